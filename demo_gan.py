@@ -23,6 +23,7 @@ import argparse
 import collections
 import contextlib
 import functools
+import io
 import json
 import logging
 import math
@@ -38,6 +39,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+from keras.src.legacy.saving import legacy_h5_format
 from matplotlib.animation import PillowWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -129,6 +131,10 @@ class Watcher(keras.callbacks.Callback):
     """
 
     every = None
+
+
+def _like_outputs(model, target):
+    return keras.tree.map_structure(lambda output: target, model.output)
 
 
 def _epochs_to_next_look(callback, done):
@@ -281,7 +287,7 @@ class GANModel:
             # A compiled function that has to make variables is traced twice, so have Keras
             # make the optimizer's slots and the loss's trackers now.
             model.optimizer.build(model.trainable_variables)
-            zeros = [ops.zeros((1, 1)) for _ in model.outputs]
+            zeros = _like_outputs(model, ops.zeros((1, 1)))
             model.compute_loss(y=zeros, y_pred=zeros)
         self._compiled.clear()
         if self.log_dir is not None:
@@ -299,11 +305,11 @@ class GANModel:
         """
         generator, discriminator = self.generator_training_model, self.discriminateor_training_model
 
-        def update(model, inputs, targets, other_network):
+        def update(model, inputs, ignored, other_network):
             # Keras 3 reads the `trainable` flags when a step is traced, whatever they were
             # when the model was compiled: each phase must say which network stays as it is.
             with frozen(other_network):
-                return model.train_step((inputs, targets))["loss"]
+                return model.train_step((inputs, _like_outputs(model, ignored)))["loss"]
 
         def run_epochs(noise, real, draws, epochs):
             step_per, batch_size = draws.shape[1] // 2, noise.shape[1]
@@ -317,8 +323,7 @@ class GANModel:
                 def discriminator_update(k, mean_loss):
                     # tf.gather, because XLA compiles noise[i] anew for every i.
                     x, y = tf.gather(noise, batches[2 * k]), tf.gather(real, batches[2 * k + 1])
-                    loss = update(discriminator, (y, x), (ignored, ignored), self._gen_layers)
-                    return k + 1, loss
+                    return k + 1, update(discriminator, [y, x], ignored, self._gen_layers)
 
                 _, dis_loss = tf.while_loop(
                     lambda k, _: k < step_per, discriminator_update, (0, tf.zeros((), noise.dtype))
@@ -501,9 +506,9 @@ class GANModel:
         folder = pathlib.Path(path_dir)
         folder.mkdir(parents=True, exist_ok=True)
         paths = folder / GENERATOR_FILE, folder / DISCRIMINATEOR_FILE
-        with replacing(*paths) as files, without_legacy_notice():
-            self.generator_model.save(files[0])
-            self.discriminateor_model.save(files[1])
+        with replacing(*paths) as files:
+            files[0].write_bytes(_hdf5(self.generator_model))
+            files[1].write_bytes(_hdf5(self.discriminateor_model))
 
     def load_model(self, path_dir):
         """Read both networks from a folder that `save_model`, or the article's program, wrote.
@@ -593,26 +598,21 @@ def replacing(*paths):
                     os.fsync(written.fileno())
             for file, path in zip(temporary, paths):
                 file.replace(path)
-        except RuntimeError as error:  # h5py's, for some failures to write
-            raise OSError(first_line(error)) from error
         finally:
             for file in temporary:
                 file.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def without_legacy_notice():
-    """Keep Keras from advising against HDF5: these files are HDF5 on purpose."""
+def _hdf5(model):
+    """The bytes of a model's .h5 file, by the function that `model.save` calls.
 
-    def is_other(record):
-        return "legacy" not in record.getMessage()
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
+    Called with a file in memory it has no full disk to trip over, where h5py leaves half-open
+    files and prints tracebacks. Nor does it advise against the format, as `model.save` does.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        legacy_h5_format.save_model_to_hdf5(model, file)
+    return buffer.getvalue()
 
 
 def _check_model_file(path, other_name):

@@ -1,0 +1,88 @@
+"""What the tests share: small GANs, the article's recordings, the program as a process."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from keras import layers
+
+import demo_gan
+
+ROOT = pathlib.Path(demo_gan.__file__).parent
+DATA = pathlib.Path(__file__).parent / "data"
+
+
+def small_gan(noise_dim=2, signal_dim=1, optimizer=None):
+    """A compiled GAN that trains fast."""
+    gan = demo_gan.GANModel([signal_dim, noise_dim])
+    gan.add_gen_layer(layers.Dense(8, activation="relu"))
+    gan.add_gen_layer(layers.Dense(signal_dim))
+    gan.add_discr_layer(layers.Dense(8, activation="relu"))
+    gan.add_discr_layer(layers.Dense(1, activation="sigmoid"))
+    gan.compile_generator_model(optimizer)
+    gan.compile_discriminateor_model(optimizer)
+    return gan
+
+
+def small_samples(rows=40, noise_dim=2, signal_dim=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "x": rng.uniform(-3, 3, (rows, noise_dim)),
+        "y": rng.standard_normal((rows, signal_dim)),
+    }
+
+
+def weights(*networks):
+    """Copies of all weights of models or layers."""
+    return [np.array(weight) for network in networks for weight in network.get_weights()]
+
+
+def same(before, after):
+    return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def start(*arguments, **options):
+    """Start a Python process in which the project can be imported."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)], env=environment, **{**streams, **options}
+    )
+
+
+def start_demo(*arguments, **options):
+    return start(ROOT / "demo_gan.py", *arguments, **options)
+
+
+def finish(process, timeout=120):
+    """Wait for a process; returns its status, standard output and standard error."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def no_display(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder in which the demo has run for 20 epochs with seed 1, headless."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = ["-e", "20", "-s", "1", "-log", "log", "-gif", "training.gif"]
+    process = start_demo(*options, cwd=folder, env={"DISPLAY": ""})
+    status, out, err = finish(process)
+    assert status == 0, err
+    (folder / "stdout.txt").write_text(out)
+    (folder / "stderr.txt").write_text(err)
+    return folder
+
+
+@pytest.fixture
+def models(trained, tmp_path):
+    """A fresh copy of trained models."""
+    return pathlib.Path(shutil.copytree(trained / "models", tmp_path / "models"))
