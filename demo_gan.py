@@ -32,6 +32,7 @@ import pathlib
 import random
 import sys
 import tempfile
+import threading
 import time
 
 import h5py
@@ -333,11 +334,11 @@ class GANModel:
 
                 generated = self.generator_model(x, training=False)
                 judged = self.discriminateor_model(generated, training=False)
-                record = (dis_loss, gen_loss, generated, judged)
+                record = [tf.cast(r, noise.dtype) for r in (dis_loss, gen_loss, generated, judged)]
                 history = [array.write(epoch, value) for array, value in zip(history, record)]
 
-                values = (dis_loss, gen_loss, *generator.weights)
-                values = tf.concat([tf.reshape(tf.cast(v, noise.dtype), [-1]) for v in values], 0)
+                values = [tf.cast(v, noise.dtype) for v in (dis_loss, gen_loss, *generator.weights)]
+                values = tf.concat([tf.reshape(value, [-1]) for value in values], 0)
                 return epoch + 1, tf.reduce_all(tf.math.is_finite(values)), history
 
             # Without their shapes XLA would compile the loop's body twice.
@@ -1270,7 +1271,7 @@ class Interruption(Watcher):
     """Ends training after the epoch in hand when a signal asks for it.
 
     As a context manager it takes Ctrl-C (SIGINT), SIGTERM and the loss of the terminal
-    (SIGHUP). A second signal ends the program at once.
+    (SIGHUP, unless the program was told to ignore it). A second signal ends the program at once.
 
     Attributes:
         status: the program's exit status, 128 plus the signal's number, or 0.
@@ -1279,23 +1280,33 @@ class Interruption(Watcher):
     status = 0
 
     def __enter__(self):
-        wanted = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-        self.before = {
-            number: signal.signal(number, self.note)
-            for number in wanted
+        # A handler in Python waits for a compiled call to return; a thread that reads what the
+        # C handler writes to a pipe does not.
+        reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        threading.Thread(target=self.listen, args=(reader,), daemon=True).start()
+        self.wakeup = signal.set_wakeup_fd(self.writer)
+        numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+        self.handlers = {
+            number: signal.signal(number, lambda *_: None)
+            for number in numbers
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 
     def __exit__(self, *error):
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self.wakeup)
+        os.close(self.writer)
 
-    def note(self, number, frame):
-        """The signal handler."""
-        if self.status:
-            os._exit(self.status)
-        self.status = 128 + number
+    def listen(self, reader):
+        """Take signal numbers from the pipe until it is closed."""
+        with open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123
+            while number := pipe.read(1):
+                if self.status:
+                    os._exit(self.status)
+                self.status = 128 + number[0]
 
     def on_epoch_end(self, epoch, logs=None):
         if self.status:

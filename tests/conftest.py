@@ -45,13 +45,29 @@ def same(before, after):
     return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+_started = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running():
+    yield
+    for process in _started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    _started.clear()
+
+
 def start(*arguments, **options):
-    """Start a Python process in which the project can be imported."""
+    """Start a Python process that can import the project; None in `env` unsets a variable."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    environment = {key: value for key, value in environment.items() if value is not None}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *map(str, arguments)], env=environment, **{**streams, **options}
     )
+    _started.append(process)
+    return process
 
 
 def start_demo(*arguments, **options):
@@ -62,6 +78,14 @@ def finish(process, timeout=120):
     """Wait for a process; returns its status, standard output and standard error."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
+
+
+def needs(*tools):
+    """Skip a test whose tools are not installed; in CI they must be."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing and "CI" not in os.environ:
+        pytest.skip(f"needs {' and '.join(missing)}")
+    assert not missing
 
 
 @pytest.fixture

@@ -172,6 +172,7 @@ ANY_LAYER = {
     "Lambda": lambda: layers.Lambda(lambda t: 2 * t),
     "nested": lambda: keras.Sequential([layers.Dense(3), layers.BatchNormalization()]),
     "regularized": lambda: layers.Dense(3, kernel_regularizer="l2"),
+    "half precision": lambda: layers.Dense(3, dtype="mixed_bfloat16"),
 }
 
 
