@@ -782,14 +782,17 @@ class Picture:
     Args:
         figure: an empty matplotlib figure.
         real: all real samples, `(n, signal_dim)`; they fix the axes, so that nothing jumps.
+            What lies beyond the axes is shown at their edge.
         epochs: how many epochs the W1 axis spans.
+        every: epochs from one state to the next. Default: 1.
     """
 
     SIZE = (8, 4.5)  # inches
 
-    def __init__(self, figure, real, epochs):
+    def __init__(self, figure, real, epochs, every=1):
         self.edges = bin_edges(real)
         self.figure = figure
+        self._alphas = np.linspace(0.05, 0.35, math.ceil(TRAIL / every))
         self._artists, self._background = [], None
         self._lines, self._trails, self._past = {}, {}, {}
         dims = len(self.edges)
@@ -799,7 +802,7 @@ class Picture:
             left=0.09, right=0.97, bottom=0.11, top=0.92, wspace=0.24, hspace=0.1,
         )  # fmt: skip
         self.histograms = [figure.add_subplot(grid[i, 0]) for i in range(rows)]
-        top = min(1.03, 3 * histogram(real, self.edges).max())
+        top = min(1.3, 3 * histogram(real, self.edges).max())
         for i, axes in enumerate(self.histograms):
             axes.set(xlim=self.edges[i, [0, -1]], ylim=(0, top), ylabel="share of samples")
             self._curve(axes, ("real", i), "ko-", label="real")
@@ -809,7 +812,7 @@ class Picture:
         bottom = self.histograms[-1]
         if dims == 1:
             bottom = figure.add_subplot(grid[1, 0], sharex=self.histograms[0])
-            bottom.set(ylim=(-0.04, 1.04), ylabel="D's output")
+            bottom.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
             bottom.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
             self._curve(bottom, ("optimal", 0), "-", color="0.6", linewidth=1, label="optimal D")
             self._curve(bottom, ("decision", 0), "r--", label="D")
@@ -817,12 +820,12 @@ class Picture:
         bottom.set_xlabel("sample (the outermost bins count all beyond)")
 
         distance = figure.add_subplot(grid[:, 1])
-        self._w1_limits = np.array(W1_LIMITS) * max(real.std(), 1e-3)
-        distance.set(xlim=(0, max(epochs, 1)), yscale="log", ylim=self._w1_limits, xlabel="epoch")
+        limits = np.array(W1_LIMITS) * max(real.std(), 1e-3)
+        distance.set(xlim=(0, max(epochs, 1)), yscale="log", ylim=limits, xlabel="epoch")
         distance.set_title("Wasserstein-1 distance", fontsize="medium", color="0.3")
         distance.yaxis.set_major_formatter("{x:g}")  # and not powers of ten, slow to typeset
         distance.grid(color="0.9")
-        (self._w1,) = distance.plot([], [], color="0.3", linewidth=1)
+        (self._w1,) = distance.plot([], [], ".-", color="0.3", linewidth=1, markersize=2)
         self._title = self.histograms[0].set_title("", loc="left")
         self._artists += [self._w1, self._title]
         self._axes = {*self.histograms, bottom}
@@ -831,7 +834,7 @@ class Picture:
         (line,) = axes.plot([], [], style, markersize=3, **properties)
         trail = axes.add_collection(LineCollection([], linewidths=0.7), autolim=False)
         self._lines[name], self._trails[name] = line, trail
-        self._past[name] = collections.deque(maxlen=TRAIL)
+        self._past[name] = collections.deque(maxlen=len(self._alphas))
         self._artists += [trail, line]
 
     def draw(self, state, title, w1_history):
@@ -842,22 +845,25 @@ class Picture:
             title: text above the picture.
             w1_history: list of `(epoch, w1)`.
         """
+
+        def within(axes, points):
+            return np.clip(points, *np.transpose([axes.get_xlim(), axes.get_ylim()]))
+
         for name, line in self._lines.items():
             if name in state:
                 past, trail = self._past[name], self._trails[name]
-                alphas = np.linspace(0.05, 0.35, TRAIL)[TRAIL - len(past) :]
+                alphas = self._alphas[len(self._alphas) - len(past) :]
                 trail.set_segments(list(past))
                 trail.set_color([to_rgba(line.get_color(), alpha) for alpha in alphas])
-                line.set_data(*state[name])
-                past.append(np.column_stack(state[name]))
+                past.append(within(line.axes, np.column_stack(state[name])))
+                line.set_data(*past[-1].T)
         if w1_history:
-            epochs, w1 = zip(*w1_history)
-            self._w1.set_data(epochs, np.clip(w1, *self._w1_limits))
+            self._w1.set_data(*within(self._w1.axes, w1_history).T)
         self._title.set_text(title)
         for axes in self._axes:
             if axes.get_legend() is None:
                 shown = [line for line in axes.lines if len(line.get_xdata())]
-                axes.legend(handles=shown, loc=0, ncols=3, fontsize="small")
+                axes.legend(handles=shown, loc="upper right", ncols=3, fontsize="small")
 
     def animate(self):
         """Prepare for many frames: axes and text are drawn once, only the curves each time."""
@@ -897,20 +903,24 @@ def save_picture(gan, sample_list, path, title, w1_history):
     Raises:
         OSError: if the file cannot be written; what was there is untouched.
     """
-    noise, real = np.asarray(sample_list["x"], "float32"), np.asarray(sample_list["y"], "float32")
+    noise, real = _arrays(sample_list)
     picture = Picture(Figure(Picture.SIZE), real, w1_history[-1][0] if w1_history else 1)
     state = gan_state(gan, noise, real, picture.edges, whole_axis=True)
-    picture.draw(state, title, w1_history)
     for i, axes in enumerate(picture.histograms):
-        axes.set_ylim(0, 1.1 * max(state["real", i][1].max(), state["generated", i][1].max()))
+        axes.set_ylim(0, 1.3 * max(state["real", i][1].max(), state["generated", i][1].max()))
+    picture.draw(state, title, w1_history)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as (file,):
         picture.figure.savefig(file)
 
 
+def _arrays(sample_list):
+    return np.asarray(sample_list["x"], "float32"), np.asarray(sample_list["y"], "float32")
+
+
 class Distance(Watcher):
-    """Measures the Wasserstein-1 distance on the whole data set.
+    """Measures the Wasserstein-1 distance, on 20,000 samples at most.
 
     It adds `w1` to the `logs` of the epochs in which it looks, every `every`-th and the last,
     for the callbacks that come after it.
@@ -927,14 +937,15 @@ class Distance(Watcher):
     def __init__(self, gan, sample_list, every=1):
         super().__init__()
         self.gan, self.every, self.history = gan, every, []
-        self.noise = np.asarray(sample_list["x"], "float32")
-        self.real = np.asarray(sample_list["y"], "float32")
+        self.noise, self.real = _arrays(sample_list)
 
     def on_epoch_end(self, epoch, logs=None):
         epoch += 1
         if self.every and (epoch % self.every == 0 or epoch == self.params["epochs"]):
             if "w1" not in logs:
-                logs["w1"] = wasserstein(predict(self.gan.generator_model, self.noise), self.real)
+                some = slice(None, None, math.ceil(len(self.real) / 20_000))
+                generated = predict(self.gan.generator_model, self.noise[some])
+                logs["w1"] = wasserstein(generated, self.real[some])
             self.history.append((epoch, logs["w1"]))
             self.look(epoch)
 
@@ -982,7 +993,7 @@ class LiveWindow(Frames):
             plt.close(figure)
             return
         self.figure, self.every = figure, self.frame_every
-        self.picture = Picture(figure, self.real, self.params["epochs"])
+        self.picture = Picture(figure, self.real, self.params["epochs"], self.every)
         self.picture.animate()
         canvas.mpl_connect("close_event", self._forget_window)
         canvas.manager.show()
@@ -1043,7 +1054,7 @@ class Animation(Frames):
     def on_train_begin(self, logs=None):
         figure = Figure(Picture.SIZE)
         FigureCanvasAgg(figure)
-        self.picture = Picture(figure, self.real, self.params["epochs"])
+        self.picture = Picture(figure, self.real, self.params["epochs"], self.every)
         self.picture.animate()
         self.writer = FrameWriter(fps=1 / FRAME_SECONDS)
         self.writer.setup(figure, self.path)
@@ -1385,7 +1396,8 @@ def run(args):
         )  # fmt: skip
         epochs = f"{done} epochs" if args.epoch else "saved models"
         title = f"K = {args.step_per}, noise_dim = {args.noise_dim}, {epochs}, W1 = {w1:.3f}"
-        attempt(save_picture, gan, samples, args.output, title, distance.history)
+        w1_history = distance.history or [(0, w1)]
+        attempt(save_picture, gan, samples, args.output, title, w1_history)
 
     for problem in problems:
         LOG.error("%s", first_line(problem))

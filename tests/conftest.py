@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
@@ -43,6 +44,11 @@ def weights(*networks):
 
 def same(before, after):
     return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def every_test_starts_from_one_seed():
+    keras.utils.set_random_seed(0)
 
 
 _started = []

@@ -72,10 +72,11 @@ def run(step_per, noise_dim, seeds, every=RECORDED_EVERY, progress=None):
     for seed in seeds:
         start_afresh(gan, seed)
         samples = demo_gan.make_samples(BATCH_SIZE * demo_gan.BATCHES, noise_dim, seed)
+        # The article's noise, also when somebody tries other data.
         noise = np.random.default_rng([seed, 1]).uniform(-3, 3, (SAMPLES, noise_dim))
         distance = demo_gan.Distance(gan, {"x": noise, "y": QUANTILES}, every)
         gan.train(samples, EPOCHS, BATCH_SIZE, step_per, callbacks=[distance])
-        w1.append([w1 for _, w1 in distance.history])
+        w1.append([measured for _, measured in distance.history])
         generated = demo_gan.predict(gan.generator_model, distance.noise)
         dis_mean.append(demo_gan.predict(gan.discriminateor_model, generated).mean())
         if progress:
@@ -95,41 +96,31 @@ def recordings():
     }
 
 
-def cells(w1, dis_mean):
-    """Cells of the table: final W1, the largest W1 every RECORDED_EVERY epochs, D's mean output.
-
-    Args:
-        w1: array `(seeds, measurements)`.
-        dis_mean: array `(seeds,)`.
-
-    Returns:
-        Three texts.
-    """
-
-    def text(w1):
-        return f"{w1:.3f}" if w1 < 10 else f"{w1:.0f}"
-
-    every = w1.shape[1] * RECORDED_EVERY // EPOCHS
-    low, median, high = map(text, np.quantile(w1[:, -1], [0.25, 0.5, 0.75]))
-    largest = text(np.median(w1[:, every - 1 :: every].max(axis=1)))
-    return f"{median} ({low}-{high})", largest, f"{np.median(dis_mean):.2f}"
-
-
 def print_table(results):
     """Print the table in Markdown: each number is the median over the seeds.
 
     Args:
         results: what `run` returned, by `(step_per, noise_dim)`.
     """
-    columns = ["W1 at the end (quartiles)", "largest W1 on the way", "D's mean output"]
-    header = ["K", "noise_dim", *columns, *(f"the article's: {column}" for column in columns)]
+
+    def text(w1):
+        return f"{w1:.3f}" if w1 < 1 else f"{w1:.2f}" if w1 < 10 else f"{w1:.0f}"
+
+    def print_row(experiment, stack, w1, dis_mean):
+        low, median, high = map(text, np.quantile(w1[:, -1], [0.25, 0.5, 0.75]))
+        every = w1.shape[1] * RECORDED_EVERY // EPOCHS
+        largest = text(np.median(w1[:, every - 1 :: every].max(axis=1)))
+        final = f"{median} ({low} to {high})"
+        cells = *experiment, stack, final, largest, f"{np.median(dis_mean):.2f}"
+        print("|", " | ".join(map(str, cells)), "|")
+
+    print("| K | noise_dim | run by | W1 at the end (quartiles) | largest W1 | D's mean output |")
+    print("| ---: | ---: | --- | --- | ---: | ---: |")
     recorded = recordings()
-    rows = [header, ["---"] * len(header)]
     for experiment, result in results.items():
-        article = cells(*recorded[experiment]) if experiment in recorded else ("", "", "")
-        rows.append([*map(str, experiment), *cells(*result), *article])
-    for row in rows:
-        print("|", " | ".join(row), "|")
+        print_row(experiment, "this port", *result)
+        if experiment in recorded:
+            print_row(experiment, "the article's stack", *recorded[experiment])
 
 
 def draw(results, path):

@@ -67,8 +67,13 @@ def test_prints_the_table_and_draws_the_figure(monkeypatch, tmp_path, capsys):
     experiments.main(["--seeds", "2", "--figure", str(tmp_path / "figure.png")])
     out, err = capsys.readouterr()
     header, _, *rows = out.splitlines()
-    assert [row.split(" | ")[:2] for row in rows] == [["| 20", "4"], ["| 20", "1"]]
-    assert all(row.count("|") == header.count("|") for row in rows)
-    assert "0.069 (0.050-0.098)" in rows[0]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| 20", "4", "this port"],
+        ["| 20", "4", "the article's stack"],
+        ["| 20", "1", "this port"],
+        ["| 20", "1", "the article's stack"],
+    ]
+    assert {row.count("|") for row in rows} == {header.count("|")}
+    assert "0.069 (0.050 to 0.098)" in rows[1]
     assert "4/4" in err
     assert (tmp_path / "figure.png").stat().st_size > 10_000

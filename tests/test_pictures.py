@@ -54,7 +54,7 @@ def test_the_state_is_what_the_networks_say():
     state = demo_gan.gan_state(gan, samples["x"], samples["y"], edges, whole_axis=True)
     generated = np.array(gan.generator_model(samples["x"]))
     _, shares = state["generated", 0]
-    np.testing.assert_allclose(shares, np.histogram(generated, edges[0])[0] / 200)
+    np.testing.assert_allclose(shares, demo_gan.histogram(generated, edges)[0])
     x, y = state["decision", 0]
     assert x[0] == edges[0, 0]
     assert x[-1] == edges[0, -1]
@@ -78,10 +78,10 @@ def test_live_d_is_shown_at_the_generated_samples_sorted():
 # -- a picture ----------------------------------------------------------------------------
 
 
-def drawn(epochs=3, whole_axis=False, dims=1):
+def drawn(epochs=3, whole_axis=False, dims=1, every=1):
     gan = small_gan(signal_dim=dims)
     samples = small_samples(200, signal_dim=dims)
-    picture = demo_gan.Picture(Figure(demo_gan.Picture.SIZE), samples["y"], 10)
+    picture = demo_gan.Picture(Figure(demo_gan.Picture.SIZE), samples["y"], 10, every)
     limits = []
     for epoch in range(1, epochs + 1):
         state = demo_gan.gan_state(gan, samples["x"], samples["y"], picture.edges, whole_axis)
@@ -114,9 +114,11 @@ def test_a_frame_has_title_legend_labels_and_axes_that_never_jump():
     assert all(limit == limits[0] for limit in limits)
 
 
-@pytest.mark.parametrize(("epochs", "kept"), [(1, 0), (8, 7), (30, 20)])
-def test_the_last_twenty_epochs_stay_as_a_fading_trail(epochs, kept):
-    picture, _ = drawn(epochs)
+@pytest.mark.parametrize(
+    ("frames", "every", "kept"), [(1, 1, 0), (8, 1, 7), (30, 1, 20), (30, 2, 10), (5, 50, 1)]
+)
+def test_the_last_twenty_epochs_stay_as_a_fading_trail(frames, every, kept):
+    picture, _ = drawn(frames, every=every)
     trails = [trail for axes in picture.figure.axes[:2] for trail in axes.collections]
     shown = [trail for trail in trails if trail.get_segments()]
     assert len(shown) == (3 if kept else 0)
@@ -128,12 +130,19 @@ def test_the_last_twenty_epochs_stay_as_a_fading_trail(epochs, kept):
 
 def test_a_run_that_diverges_stays_in_view():
     picture, _ = drawn()
-    state = {("generated", 0): (np.zeros(1), np.ones(1))}
-    picture.draw(state, "epoch = 4", [(1, 0.5), (2, 1e9)])
-    distance = picture.figure.axes[2]
-    assert max(distance.lines[0].get_ydata()) == distance.get_ylim()[1]
-    beyond = demo_gan.histogram(np.full((9, 1), 1e9), picture.edges)
-    assert beyond[0, -1] == 1
+    everything_beyond = np.full((9, 1), 1e9)
+    state = {
+        ("generated", 0): (np.zeros(1), np.ones(1)),
+        ("decision", 0): (everything_beyond[:, 0], np.ones(9)),
+    }
+    picture.draw(state, "epoch = 4", [(1, 0.5), (2, 1e9), (3, 1e-9)])
+    for axes in picture.figure.axes:
+        for line in axes.lines:
+            if line.get_label() != "0.5: cannot tell" and len(line.get_xdata()):
+                (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+                assert left <= min(line.get_xdata()) <= max(line.get_xdata()) <= right
+                assert bottom <= min(line.get_ydata()) <= max(line.get_ydata()) <= top
+    assert demo_gan.histogram(everything_beyond, picture.edges)[0, -1] == 1
 
 
 @pytest.mark.parametrize("dims", [2, 9])
