@@ -45,8 +45,10 @@ def start_afresh(gan, seed):
     Compiling a GAN takes longer than training it, so one serves all seeds.
     """
     keras.utils.set_random_seed(seed)
-    for model in (gan.generator_model, gan.discriminateor_model):
-        model.set_weights(keras.models.clone_model(model).get_weights())
+    for layer in (*gan.generator_model.layers, *gan.discriminateor_model.layers):
+        if isinstance(layer, keras.layers.Dense):
+            layer.kernel.assign(layer.kernel_initializer.clone()(layer.kernel.shape))
+            layer.bias.assign(layer.bias_initializer.clone()(layer.bias.shape))
     for model in (gan.generator_training_model, gan.discriminateor_training_model):
         for variable in model.optimizer.variables:
             if variable is not model.optimizer.learning_rate:

@@ -248,7 +248,7 @@ def test_without_graphviz_there_is_one_warning_and_all_else_goes_on(main, monkey
     demo_gan._warn_of_no_graphviz.cache_clear()
     status, err = main("-e", 1, "-k", 1, "-log", "log")
     assert status == 0
-    warnings = [line for line in err.splitlines() if "WARNING" in line]
+    warnings = [line for line in err.splitlines() if "WARNING demo_gan" in line]
     assert len(warnings) == 1
     assert "install Graphviz" in warnings[0]
     assert os.listdir("log") == ["training.csv"]

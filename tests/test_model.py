@@ -111,7 +111,9 @@ def test_compiling_again_keeps_the_weights_and_takes_the_new_optimizer():
     assert not same(before[generator:], after[generator:])
 
 
-@pytest.mark.parametrize("optimizer", [None, "sgd", keras.optimizers.RMSprop(1e-3)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer", [None, "sgd", keras.optimizers.RMSprop(1e-3)], ids=["none", "name", "instance"]
+)
 def test_an_optimizer_may_be_none_a_name_or_one_instance_for_both_models_of_two_gans(optimizer):
     gans = [small_gan(optimizer=optimizer) for _ in range(2)]
     models = [
