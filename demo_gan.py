@@ -428,9 +428,7 @@ class GANModel:
                     noise, real, tf.constant(draws), tf.constant(count)
                 )
                 count, finite = int(count), bool(finite)
-                # Not all at once from the start: the first epoch may be a long one.
-                fast = time.perf_counter() - start < SECONDS_PER_CALL
-                at_once = min(2 * at_once, capacity) if fast else max(1, at_once // 2)
+                at_once = max(1, int(count * SECONDS_PER_CALL / (time.perf_counter() - start)))
 
                 dis_loss, gen_loss, gen_result, dis_result = (h.numpy()[:count] for h in history)
                 self.train_status["dis_loss"] += dis_loss.tolist()

@@ -28,8 +28,7 @@ STEPS_PER = {1: "#CC79A7", 3: "#E69F00", 5: "#009E73", 10: "#56B4E9", 20: "#0072
 NOISE_DIMS = {1: "#D55E00", 2: "#E69F00", 4: "#0072B2", 8: "#009E73"}
 EPOCHS = 200
 BATCH_SIZE = 32
-RECORDED_EVERY = 20  # epochs from one recorded W1 to the next
-DRAWN_EVERY = 10
+EVERY = 20  # epochs from one W1 to the next, as in the recordings
 
 # W1 is taken to the quantiles of N(0, 1), as if its samples were perfectly spread: 20,000 random
 # ones would be 0.009 from it themselves.
@@ -55,18 +54,17 @@ def start_afresh(gan, seed):
                 variable.assign(np.zeros(variable.shape))
 
 
-def run(step_per, noise_dim, seeds, every=RECORDED_EVERY, progress=None):
+def run(step_per, noise_dim, seeds, progress=None):
     """Train the demo's GAN once per seed.
 
     Args:
         step_per: updates of the discriminator per epoch, the article's K.
         noise_dim: size of the noise.
         seeds: iterable of ints.
-        every: epochs from one measurement of W1 to the next.
         progress: called after each seed. Default: nothing.
 
     Returns:
-        W1, `(seeds, EPOCHS / every)`, and D's mean output on the samples in the end,
+        W1, `(seeds, EPOCHS / EVERY)`, and D's mean output on the samples in the end,
         `(seeds,)`.
     """
     gan = demo_gan.make_gan(noise_dim)
@@ -76,7 +74,7 @@ def run(step_per, noise_dim, seeds, every=RECORDED_EVERY, progress=None):
         samples = demo_gan.make_samples(BATCH_SIZE * demo_gan.BATCHES, noise_dim, seed)
         # The article's noise, also when somebody tries other data.
         noise = np.random.default_rng([seed, 1]).uniform(-3, 3, (SAMPLES, noise_dim))
-        distance = demo_gan.Distance(gan, {"x": noise, "y": QUANTILES}, every)
+        distance = demo_gan.Distance(gan, {"x": noise, "y": QUANTILES}, EVERY)
         gan.train(samples, EPOCHS, BATCH_SIZE, step_per, callbacks=[distance])
         w1.append([measured for _, measured in distance.history])
         generated = demo_gan.predict(gan.generator_model, distance.noise)
@@ -110,8 +108,7 @@ def print_table(results):
 
     def print_row(experiment, stack, w1, dis_mean):
         low, median, high = map(text, np.quantile(w1[:, -1], [0.25, 0.5, 0.75]))
-        every = w1.shape[1] * RECORDED_EVERY // EPOCHS
-        largest = text(np.median(w1[:, every - 1 :: every].max(axis=1)))
+        largest = text(np.median(w1.max(axis=1)))
         final = f"{median} ({low} to {high})"
         cells = *experiment, stack, final, largest, f"{np.median(dis_mean):.2f}"
         print("|", " | ".join(map(str, cells)), "|")
@@ -146,7 +143,7 @@ def draw(results, path):
         (right, f"noise_dim = {n}", color, results[20, n]) for n, color in NOISE_DIMS.items()
     ]
     for axes, label, color, (w1, _) in curves:
-        epochs = np.linspace(0, EPOCHS, w1.shape[1] + 1)[1:]
+        epochs = np.arange(EVERY, EPOCHS + 1, EVERY)
         axes.plot(epochs, w1.T, color=color, linewidth=0.5, alpha=0.35)
         axes.plot(epochs, np.median(w1, axis=0), color=color, linewidth=2, label=label, zorder=3)
     for axes in (left, right):
@@ -170,7 +167,7 @@ def main(argv=None):
         bar = keras.utils.Progbar(len(experiments) * args.seeds, unit_name="run")
         for step_per, noise_dim in experiments:
             results[step_per, noise_dim] = run(
-                step_per, noise_dim, range(args.seeds), DRAWN_EVERY, lambda: bar.add(1)
+                step_per, noise_dim, range(args.seeds), progress=lambda: bar.add(1)
             )
     print_table(results)
     draw(results, args.figure)
