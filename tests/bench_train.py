@@ -22,7 +22,7 @@ import numpy as np
 import demo_gan
 
 STEP_PER, NOISE_DIM, ROUNDS = 20, 4, 5
-SECONDS = 0.5  # of each way in each round
+SECONDS = 0.4  # of each way in each round
 
 
 def flop_per_epoch(batch_size):
