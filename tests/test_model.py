@@ -424,7 +424,7 @@ def test_divergence_stops_training_and_names_the_epoch():
                 weight.assign(np.full(weight.shape, np.nan))
 
     gan, callback = small_gan(), Standard()
-    with pytest.raises(FloatingPointError, match=r"diverged in epoch 4: .*not finite.*nan"):
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch 4: .*not finite"):
         gan.train(small_samples(), 9, 8, 1, callbacks=[Spoil(), callback])
     assert callback.events[-1] == "train ends"
     assert len(gan.train_status["gen_loss"]) == 4
