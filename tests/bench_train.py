@@ -114,8 +114,8 @@ def main():
         print("|", " | ".join(row), "|", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     million = flop_per_epoch(32) / 1e6
-    print(f"\nPer epoch of {STEP_PER} updates of D and one of G, {million:.0f} million floating-point")
-    print(f"operations at batch 32. Peak memory {peak:.0f} MB.")
+    print(f"\nPer epoch of {STEP_PER} updates of D and one of G, {million:.0f} million")
+    print(f"floating-point operations at batch 32. Peak memory {peak:.0f} MB.")
 
 
 if __name__ == "__main__":
