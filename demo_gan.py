@@ -134,6 +134,24 @@ class Watcher(keras.callbacks.Callback):
     every = None
 
 
+@contextlib.contextmanager
+def frozen(network):
+    """In this context the layers of `network` do not train, and afterwards all is as before.
+
+    Frozen as Keras means it: weights stay as they are, and so do the moving statistics of a
+    BatchNormalization, which works with them as it does in inference.
+    """
+    parts = [part for layer in network for part in (*layer._flatten_layers(), *layer.variables)]
+    flags = [part.trainable for part in parts]
+    try:
+        for layer in network:
+            layer.trainable = False
+        yield
+    finally:
+        for part, flag in zip(parts, flags):
+            part.trainable = flag
+
+
 def _like_outputs(model, target):
     return keras.tree.map_structure(lambda output: target, model.output)
 
@@ -334,12 +352,16 @@ class GANModel:
 
                 generated = self.generator_model(x, training=False)
                 judged = self.discriminateor_model(generated, training=False)
-                record = [tf.cast(r, noise.dtype) for r in (dis_loss, gen_loss, generated, judged)]
-                history = [array.write(epoch, value) for array, value in zip(history, record)]
-
-                values = [tf.cast(v, noise.dtype) for v in (dis_loss, gen_loss, *generator.weights)]
-                values = tf.concat([tf.reshape(value, [-1]) for value in values], 0)
-                return epoch + 1, tf.reduce_all(tf.math.is_finite(values)), history
+                record = dis_loss, gen_loss, generated, judged
+                history = [
+                    array.write(epoch, tf.cast(value, noise.dtype))
+                    for array, value in zip(history, record)
+                ]
+                flat = [
+                    tf.reshape(tf.cast(value, noise.dtype), [-1])
+                    for value in (dis_loss, gen_loss, *generator.weights)
+                ]
+                return epoch + 1, tf.reduce_all(tf.math.is_finite(tf.concat(flat, 0))), history
 
             # Without their shapes XLA would compile the loop's body twice.
             shapes = (), (), (batch_size, self.signal_dim), (batch_size, 1)
@@ -552,22 +574,7 @@ class GANModel:
             )
 
 
-@contextlib.contextmanager
-def frozen(network):
-    """In this context the layers of `network` do not train, and afterwards all is as before.
-
-    Frozen as Keras means it: weights stay as they are, and so do the moving statistics of a
-    BatchNormalization, which works with them as it does in inference.
-    """
-    parts = [part for layer in network for part in (*layer._flatten_layers(), *layer.variables)]
-    flags = [part.trainable for part in parts]
-    try:
-        for layer in network:
-            layer.trainable = False
-        yield
-    finally:
-        for part, flag in zip(parts, flags):
-            part.trainable = flag
+# -- files: written whole or not at all, and read without running code -------------------
 
 
 @contextlib.contextmanager
@@ -741,6 +748,10 @@ def predict(model, rows, at_once=4096):
     return np.concatenate(parts)
 
 
+def _arrays(sample_list):
+    return np.asarray(sample_list["x"], "float32"), np.asarray(sample_list["y"], "float32")
+
+
 def gan_state(gan, noise, real, edges, whole_axis):
     """What there is to see of a GAN.
 
@@ -911,10 +922,6 @@ def save_picture(gan, sample_list, path, title, w1_history):
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as (file,):
         picture.figure.savefig(file)
-
-
-def _arrays(sample_list):
-    return np.asarray(sample_list["x"], "float32"), np.asarray(sample_list["y"], "float32")
 
 
 class Distance(Watcher):
