@@ -693,7 +693,7 @@ BINS = 40
 TRAIL = 20  # epochs
 FRAME_SECONDS = 0.05  # the article's pace
 W1_LIMITS = (0.01, 30)  # in standard deviations of the real samples
-MAX_PANELS = 6  # components of a sample that are shown
+MAX_PANELS = 4  # components of a sample that are shown
 
 
 def wasserstein(a, b):
@@ -808,7 +808,8 @@ class Picture:
         rows = min(dims, MAX_PANELS)
         grid = figure.add_gridspec(
             rows + (dims == 1), 2, width_ratios=(2, 1), height_ratios=(3, 2) if dims == 1 else None,
-            left=0.09, right=0.97, bottom=0.11, top=0.92, wspace=0.24, hspace=0.1,
+            left=0.09, right=0.97, bottom=0.11, top=0.92, wspace=0.24,
+            hspace=0.1 if dims == 1 else 0.1 * (rows + 1),
         )  # fmt: skip
         self.histograms = [figure.add_subplot(grid[i, 0]) for i in range(rows)]
         top = min(1.3, 3 * histogram(real, self.edges).max())
@@ -818,6 +819,7 @@ class Picture:
             self._curve(axes, ("generated", i), "go-", label="generated")
             if dims > 1:
                 axes.set_ylabel(f"component {i + 1}")
+        self._with_legend = [self.histograms[0]]
         bottom = self.histograms[-1]
         if dims == 1:
             bottom = figure.add_subplot(grid[1, 0], sharex=self.histograms[0])
@@ -826,6 +828,7 @@ class Picture:
             self._curve(bottom, ("optimal", 0), "-", color="0.6", linewidth=1, label="optimal D")
             self._curve(bottom, ("decision", 0), "r--", label="D")
             self.histograms[0].tick_params(labelbottom=False)
+            self._with_legend.append(bottom)
         bottom.set_xlabel("sample (the outermost bins count all beyond)")
 
         distance = figure.add_subplot(grid[:, 1])
@@ -837,7 +840,6 @@ class Picture:
         (self._w1,) = distance.plot([], [], ".-", color="0.3", linewidth=1, markersize=2)
         self._title = self.histograms[0].set_title("", loc="left")
         self._artists += [self._w1, self._title]
-        self._axes = {*self.histograms, bottom}
 
     def _curve(self, axes, name, style, **properties):
         (line,) = axes.plot([], [], style, markersize=3, **properties)
@@ -869,7 +871,7 @@ class Picture:
         if w1_history:
             self._w1.set_data(*within(self._w1.axes, w1_history).T)
         self._title.set_text(title)
-        for axes in self._axes:
+        for axes in self._with_legend:
             if axes.get_legend() is None:
                 shown = [line for line in axes.lines if len(line.get_xdata())]
                 axes.legend(handles=shown, loc="upper right", ncols=3, fontsize="small")
