@@ -393,7 +393,7 @@ class GANModel:
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
             plot: whether to keep each epoch's generated batch in `train_status` and, where
                 there is a display, to show the training in a window. Default: False.
-            callbacks: list of Keras callbacks. They get `on_train_begin`, `on_epoch_begin`,
+            callbacks: Keras callback, or list of them. They get `on_train_begin`, `on_epoch_begin`,
                 `on_epoch_end` with `dis_loss` and `gen_loss` in its `logs`, and
                 `on_train_end`, however training ends; their `model` is the generator's
                 training model, and setting its `stop_training` is honoured. See `Watcher`
@@ -412,6 +412,9 @@ class GANModel:
         epoch = _positive_int("epoch", epoch)
         batch_size = _positive_int("batch_size", batch_size)
         step_per = _positive_int("step_per", step_per)
+        callbacks = keras.tree.flatten(callbacks or [])
+        if not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
+            raise ValueError(f"callbacks must be Keras callbacks, got {callbacks!r}")
         noise, real = self._check_samples(sample_list, batch_size)
 
         batch_count = len(noise) // batch_size
@@ -428,7 +431,6 @@ class GANModel:
             self._compiled[key] = self._epochs_function().get_concrete_function(*arguments)
         run_epochs = self._compiled[key]
 
-        callbacks = list(callbacks or [])
         if plot:
             callbacks.insert(0, LiveWindow(self, sample_list, batch_size))
         model = self.generator_training_model

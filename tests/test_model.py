@@ -386,7 +386,7 @@ def test_a_callback_can_change_the_learning_rate_in_mid_training():
             self.model.optimizer.learning_rate = 0.0
 
     gan = small_gan()
-    gan.train(small_samples(), epoch=1, batch_size=8, step_per=1, callbacks=[Halt()])
+    gan.train(small_samples(), epoch=1, batch_size=8, step_per=1, callbacks=Halt())
     before = weights(gan.generator_model)
     gan.train(small_samples(), epoch=3, batch_size=8, step_per=1)
     assert same(before, weights(gan.generator_model))
@@ -466,6 +466,7 @@ BAD_CALLS = {
         {"batch_size": 41},
         r"batch_size must be at most .* 40, got 41",
     ),
+    "no callback": (small_samples(), {"callbacks": [7]}, r"must be Keras callbacks, got \[7\]"),
     **{
         f"{name} {value!r}": (small_samples(), {name: value}, rf"{name} must be a positive integer")
         for name in ("epoch", "batch_size", "step_per")
