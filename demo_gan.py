@@ -259,6 +259,9 @@ class GANModel:
         generated = apply("generator", self._gen_layers, noise, self.signal_dim)
         d_real = apply("discriminator", self._discr_layers, real, 1)
         d_generated = apply("discriminator", self._discr_layers, generated, 1)
+        shared = {id(weight) for layer in self._gen_layers for weight in layer.weights}
+        if any(id(weight) in shared for layer in self._discr_layers for weight in layer.weights):
+            raise ValueError("generator and discriminator must not share weights")
         return {
             "generator_model": keras.Model(noise, generated, name="gan_generator"),
             "discriminateor_model": keras.Model(real, d_real, name="gan_discriminateor"),
@@ -357,7 +360,7 @@ class GANModel:
                     array.write(epoch, tf.cast(value, noise.dtype))
                     for array, value in zip(history, record)
                 ]
-                flat = [
+                flat = [  # the generator's training model has the weights of both networks
                     tf.reshape(tf.cast(value, noise.dtype), [-1])
                     for value in (dis_loss, gen_loss, *generator.weights)
                 ]
@@ -372,7 +375,8 @@ class GANModel:
             return epochs, finite, [array.stack() for array in history]
 
         # XLA fuses the many small operations of an epoch; a layer may say that it cannot.
-        xla = all(layer.supports_jit for layer in self._gen_layers + self._discr_layers)
+        networks = self._gen_layers + self._discr_layers
+        xla = all(part.supports_jit for layer in networks for part in layer._flatten_layers())
         return tf.function(run_epochs, jit_compile=xla, autograph=False)
 
     # -- training -------------------------------------------------------------------------
@@ -651,11 +655,11 @@ def _load_whole_model(path, input_dim, output_dim):
     """Return the model in a file, made of Keras's own layers or registered ones only."""
     try:
         model = keras.models.load_model(path, compile=False)
+        shapes = model.input_shape, model.output_shape
     except Exception as error:
         raise ValueError(
             f"{path} cannot be loaded without its layers, add them first: {first_line(error)}"
         ) from error
-    shapes = model.input_shape, model.output_shape
     if shapes != ((None, input_dim), (None, output_dim)):
         raise ValueError(
             f"{path} must hold a model from shape {(None, input_dim)} to {(None, output_dim)}, "
@@ -677,18 +681,19 @@ def _positive_int(name, value):
 
 
 def first_line(error):
-    """What went wrong, in one line of at most 200 characters."""
+    """What went wrong, in one line of at most 300 characters."""
     if isinstance(error, OSError) and error.errno:
         return f"{os.strerror(error.errno)}" + (f": {error.filename}" if error.filename else "")
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 # ---------------------------------------------------------------------------------------
 # 3. The pictures
 #
-# Training knows nothing of what follows. `gan_state` gathers what there is to see, a Picture
-# draws it, and Keras callbacks decide when: one shows a window, one writes an animation. In
-# every picture green is generated, black is real, red is what D says.
+# Training knows nothing of what follows, but for `plot=True` and `log_dir`. `gan_state` gathers
+# what there is to see, a Picture draws it, and Keras callbacks decide when: one shows a window,
+# one writes an animation. In every picture green is generated, black is real, red is what D
+# says.
 # ---------------------------------------------------------------------------------------
 
 BINS = 40
@@ -903,7 +908,7 @@ class Picture:
             self.figure.draw_artist(artist)
 
 
-def save_picture(gan, sample_list, path, title, w1_history):
+def save_picture(gan, sample_list, path, title, w1_history=()):
     """Save a picture of the GAN on the whole data set.
 
     Args:
@@ -987,10 +992,14 @@ class Frames(Distance):
 class LiveWindow(Frames):
     """Shows the frames in a window, 20 a second; without a display it does nothing."""
 
+    def __init__(self, gan, sample_list, batch_size=32, every=1):
+        super().__init__(gan, sample_list, batch_size, every)
+        self.figure, self.frame_every = None, every
+
     def on_train_begin(self, logs=None):
         import matplotlib.pyplot as plt
 
-        self.frame_every, self.every, self.figure = self.every, None, None
+        self.every = None
         try:
             with plt.ioff():
                 figure = plt.figure(figsize=Picture.SIZE)
@@ -1104,7 +1113,7 @@ class Progress(Watcher):
 
     def on_train_begin(self, logs=None):
         self.bar = None
-        if sys.stdout.isatty():
+        if sys.stdout is not None and sys.stdout.isatty():
             losses = ["dis_loss", "gen_loss"]
             self.bar = keras.utils.Progbar(
                 self.params["epochs"], width=10, stateful_metrics=losses, unit_name="epoch"
@@ -1266,7 +1275,9 @@ def check_outputs(args):
         OSError, ValueError: with the flag, and what is wrong with its value.
     """
     files = [("-o", args.output, ["png", "pdf", "svg"])]
-    folders = [("-m", args.model_dir, [GENERATOR_FILE, DISCRIMINATEOR_FILE])]
+    folders = []
+    if args.epoch:
+        folders.append(("-m", args.model_dir, [GENERATOR_FILE, DISCRIMINATEOR_FILE]))
     if args.gif is not None:
         files.append(("-gif", args.gif, ["gif"]))
     if args.log_dir is not None:
@@ -1392,8 +1403,9 @@ def run(args):
                 LOG.warning("interrupted after %d of %d epochs", done, args.epoch)
             if any(isinstance(problem, FloatingPointError) for problem in problems):
                 raise FloatingPointError(f"{problems[0]}; {args.model_dir} is untouched")
-            if done:
-                attempt(save_somewhere, gan, args.model_dir)
+            if problems and not done:
+                raise problems[0]
+            attempt(save_somewhere, gan, args.model_dir)
 
         generated, real = predict(gan.generator_model, samples["x"]), samples["y"]
         w1 = wasserstein(generated, real)
@@ -1403,8 +1415,10 @@ def run(args):
             generated.mean(), generated.std(), real.mean(), real.std(), w1,
             predict(gan.discriminateor_model, generated).mean(),
         )  # fmt: skip
-        epochs = f"{done} epochs" if args.epoch else "saved models"
-        title = f"K = {args.step_per}, noise_dim = {args.noise_dim}, {epochs}, W1 = {w1:.3f}"
+        title = f"noise_dim = {args.noise_dim}, W1 = {w1:.3f}"
+        if args.epoch:
+            more = " more" if args.resume else ""
+            title = f"K = {args.step_per}, {done}{more} epochs, {title}"
         w1_history = distance.history or [(0, w1)]
         attempt(save_picture, gan, samples, args.output, title, w1_history)
 

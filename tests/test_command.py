@@ -5,6 +5,7 @@ import importlib
 import json
 import logging
 import os
+import pathlib
 import pty
 import re
 import resource
@@ -146,6 +147,21 @@ def test_on_a_terminal_progress_is_one_line_that_updates(tmp_path):
     assert re.search(r"30/30.*dis_loss: \d.*gen_loss: -\d", shown)
     plain = re.sub(r"\x1b\[\d*m", "", shown)
     assert max(len(update) for update in re.split("[\r\b\n]+", plain)) <= 80
+
+
+def test_a_closed_standard_output_stops_nothing(main, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main("-e", 1, "-k", 1)[0] == 0
+
+
+def test_what_fails_before_training_leaves_the_old_picture(main, monkeypatch):
+    assert main("-e", 1, "-k", 1)[0] == 0
+    before = pathlib.Path("img/gan_results.png").read_bytes()
+    monkeypatch.setattr(demo_gan.GANModel, "train", lambda *_, **__: 1 / 0)
+    status, err = main("-e", 1, "-k", 1)
+    assert status == 1
+    assert err.count("ERROR") == 1
+    assert pathlib.Path("img/gan_results.png").read_bytes() == before
 
 
 def read(descriptor):

@@ -6,6 +6,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import same, small_gan, small_samples, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -591,3 +592,33 @@ def test_train_leaves_matplotlib_as_it_was(no_display):
     assert (plt.isinteractive(), plt.get_fignums(), dict(matplotlib.rcParams)) == before
     assert plt.gcf() is mine
     plt.close(mine)
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_a_layer_shared_inside_containers_is_refused():
+    layer = layers.Dense(1, activation="sigmoid")
+    gan = demo_gan.GANModel(1)
+    gan.add_gen_layer(keras.Sequential([layer]))
+    gan.add_discr_layer(keras.Sequential([layer]))
+    with pytest.raises(ValueError, match="must not share weights"):
+        gan.compile_generator_model()
+
+
+def test_a_layer_that_xla_cannot_compile_trains_also_inside_another():
+    class InPython(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.supports_jit = False
+
+        def call(self, inputs):
+            outputs = tf.numpy_function(lambda x: x, [inputs], inputs.dtype)
+            return tf.ensure_shape(outputs, inputs.shape)
+
+    nested = demo_gan.GANModel([1, 2])
+    nested.add_gen_layer(keras.Sequential([InPython()]))
+    nested.add_gen_layer(layers.Dense(1))
+    nested.add_discr_layer(layers.Dense(1, activation="sigmoid"))
+    nested.compile_generator_model("sgd")
+    nested.compile_discriminateor_model("sgd")
+    nested.train(small_samples(), **TRAIN)
+    assert len(nested.train_status["gen_loss"]) == TRAIN["epoch"]
