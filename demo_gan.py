@@ -5,43 +5,34 @@ https://arxiv.org/abs/1406.2661). The generator G turns uniform noise into sampl
 discriminator D says how likely it is that a sample is real. D learns to tell the two apart,
 G learns to make that hard, until G's samples follow the Gaussian and D says 0.5 everywhere.
 
-Read it from top to bottom: the losses, the GAN, the pictures, the demo.
+Sections 1 to 3 are the lesson: the losses, the GAN and its training, the article's networks.
+Files, pictures and the command line follow, each in a section of its own.
 """
-
-import os
-import signal
-
-if __name__ == "__main__":
-    # As long as there is nothing to save, Ctrl-C just ends the program.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-
-# Keras and TensorFlow read these when they are imported.
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import argparse
 import collections
 import contextlib
-import functools
-import io
 import json
 import logging
 import math
-import numbers
+import os
 import pathlib
 import random
+import signal
 import sys
 import tempfile
-import threading
 import time
+
+os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads it when it is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import h5py
 import keras
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
-from keras.src.legacy.saving import legacy_h5_format
-from matplotlib.animation import PillowWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -50,52 +41,29 @@ from PIL import Image
 
 import app_logger
 
-try:
-    import fcntl
-except ImportError:  # Windows has no file locks of this kind
-    fcntl = None
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "demo_gan needs Keras on TensorFlow, but this process runs Keras on "
-        f"{keras.backend.backend()} already: import demo_gan before keras"
-    )
-
-LOG = logging.getLogger(__name__)
-
-
 # ---------------------------------------------------------------------------------------
 # 1. The losses
 #
 # D maximises mean(log D(x)) + mean(log(1 - D(G(z)))), G minimises mean(log(1 - D(G(z)))):
 # equation 1 of the paper. D's training model outputs D(x) and 1 - D(G(z)), so that one loss
 # serves both terms. There is nothing to compare the outputs with, so `y_true` is ignored.
-# ---------------------------------------------------------------------------------------
 
 
+@keras.saving.register_keras_serializable("demo_gan")
 def log_loss_discriminator(y_true, y_pred):
-    """The discriminator's loss, -log p (Goodfellow et al. 2014, equation 1).
+    """The discriminator's loss, -log p, p clipped from below at Keras's epsilon.
 
-    Args:
-        y_true: ignored.
-        y_pred: the probability D gives to the truth, D(x) of real samples and 1 - D(G(z)) of
-            generated ones; shape `(batch, 1)`, values in [0, 1].
-
-    Returns:
-        A tensor of the shape of `y_pred`. p is clipped from below at Keras's epsilon.
+    `y_pred` is the probability p that D gives to the truth, D(x) of real samples and
+    1 - D(G(z)) of generated ones, of shape `(batch, 1)`; so is what comes back.
     """
     return -ops.log(ops.maximum(keras.config.epsilon(), y_pred))
 
 
+@keras.saving.register_keras_serializable("demo_gan")
 def log_loss_generator(y_true, y_pred):
-    """The generator's saturating loss, log(1 - p) (Goodfellow et al. 2014, equation 1).
+    """The generator's saturating loss, log(1 - p), 1 - p clipped from below at Keras's epsilon.
 
-    Args:
-        y_true: ignored.
-        y_pred: the probability D(G(z)); shape `(batch, 1)`, values in [0, 1].
-
-    Returns:
-        A tensor of the shape of `y_pred`. 1 - p is clipped from below at Keras's epsilon.
+    `y_pred` is the probability p = D(G(z)), of shape `(batch, 1)`; so is what comes back.
     """
     return ops.log(ops.maximum(keras.config.epsilon(), 1 - y_pred))
 
@@ -103,62 +71,17 @@ def log_loss_generator(y_true, y_pred):
 # ---------------------------------------------------------------------------------------
 # 2. The GAN
 #
-# Two lists of layers make two networks, and the same layers make two models to train:
+# Two networks make two models to train:
 #
-#   the discriminator's:  real y, noise x  ->  D(y), 1 - D(G(x))     with G frozen
-#   the generator's:      noise x          ->  D(G(x))               with D frozen
+#   the discriminator's:  real y, noise x  ->  D(y), 1 - D(G(x))     only D's weights move
+#   the generator's:      noise x          ->  D(G(x))               only G's weights move
 #
 # An epoch is `step_per` updates of D, then one of G. The networks are so small that calling
-# Python for every update would cost ten times the arithmetic, so whole epochs are compiled.
-# ---------------------------------------------------------------------------------------
+# Python for every update would cost ten times the arithmetic: whole epochs are compiled.
 
-GENERATOR_FILE = "gan_generator.h5"
-DISCRIMINATEOR_FILE = "gan_discriminateor.h5"
-
-# One compiled call runs epochs until a callback wants to look, but at most so many epochs,
-# about so many seconds, and so many numbers in and out.
+# One compiled call runs at most so many epochs, and rows of noise: about a tenth of a second.
 EPOCHS_PER_CALL = 50
-SECONDS_PER_CALL = 0.1
-NUMBERS_PER_CALL = 2**23
-
-
-class Watcher(keras.callbacks.Callback):
-    """A Keras callback that says how often it looks at the networks.
-
-    `train` hands control back only when a callback wants to look. A callback of any other
-    class may look after every epoch; a Watcher looks after every `every`-th one, or never if
-    `every` is None, the default. Either way its `on_epoch_end` is called for each epoch, with
-    the `logs` of that epoch.
-    """
-
-    every = None
-
-
-@contextlib.contextmanager
-def frozen(network):
-    """In this context the layers of `network` do not train, and afterwards all is as before.
-
-    Frozen as Keras means it: weights stay as they are, and so do the moving statistics of a
-    BatchNormalization, which works with them as it does in inference.
-    """
-    parts = [part for layer in network for part in (*layer._flatten_layers(), *layer.variables)]
-    flags = [part.trainable for part in parts]
-    try:
-        for layer in network:
-            layer.trainable = False
-        yield
-    finally:
-        for part, flag in zip(parts, flags):
-            part.trainable = flag
-
-
-def _like_outputs(model, target):
-    return keras.tree.map_structure(lambda output: target, model.output)
-
-
-def _epochs_to_next_look(callback, done):
-    every = callback.every if isinstance(callback, Watcher) else 1
-    return every - done % every if every else math.inf
+ROWS_PER_CALL = 2**15
 
 
 class GANModel:
@@ -168,218 +91,127 @@ class GANModel:
         input_dim: `[signal_dim, noise_dim]`, the sizes of a sample and of the noise it is
             made from, or one int for both.
         log_dir: folder for the graphs of the two training models, drawn when they are
-            compiled: `gan_generator_model.png` and `gan_discriminateor_model.png`.
-            Default: None, no graphs.
+            compiled. Default: None, no graphs.
 
     Attributes:
-        generator_model: Keras model, noise `(batch, noise_dim)` to samples
-            `(batch, signal_dim)`; None before compiling or loading.
-        discriminateor_model: Keras model, samples `(batch, signal_dim)` to the probability
-            that they are real, `(batch, 1)`; None before compiling or loading.
-        generator_training_model: the compiled model that trains G; None before compiling.
-        discriminateor_training_model: the compiled model that trains D; None before compiling.
+        generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
+        discriminateor_model: D, `(batch, signal_dim)` to a probability, `(batch, 1)`.
+        generator_training_model, discriminateor_training_model: the compiled models that
+            train G and D; None before compiling.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"` (the
-            mean over its updates of D) and to `"gen_loss"`; with `plot=True` it also appends
-            the generated batch, an array `(batch_size, signal_dim)`, to `"gen_result"` and
-            D's output on it, `(batch_size, 1)`, to `"dis_result"`.
-
-    Raises:
-        ValueError: if `input_dim` is neither a positive int nor two of them.
+            mean over its updates of D) and to `"gen_loss"`; with `plot=True` also the
+            generated batch, `(batch_size, signal_dim)`, to `"gen_result"` and D's output on
+            it, `(batch_size, 1)`, to `"dis_result"`.
     """
 
     def __init__(self, input_dim, log_dir=None):
-        dims = [input_dim] * 2 if isinstance(input_dim, numbers.Integral) else input_dim
-        try:
-            self.signal_dim, self.noise_dim = (_positive_int("input_dim", dim) for dim in dims)
-        except (TypeError, ValueError):
-            raise ValueError(
-                "input_dim must be [signal_dim, noise_dim] or one int for both, all positive, "
-                f"got {input_dim!r}"
-            ) from None
+        self.signal_dim, self.noise_dim = input_dim if np.iterable(input_dim) else [input_dim] * 2
         self.log_dir = log_dir
-        self.generator_model = self.discriminateor_model = None
+        noise, real = keras.Input((self.noise_dim,)), keras.Input((self.signal_dim,))
+        self.generator_model = keras.Sequential([noise], name="gan_generator")
+        self.discriminateor_model = keras.Sequential([real], name="gan_discriminateor")
         self.generator_training_model = self.discriminateor_training_model = None
         self.train_status = collections.defaultdict(list)
-        self._gen_layers, self._discr_layers = [], []
-        self._compiled = {}  # a function that runs epochs, per shape of the data and K
-
-    # -- wiring ---------------------------------------------------------------------------
 
     def add_gen_layer(self, layer):
-        """Append a Keras layer to the generator.
-
-        Args:
-            layer: any Keras layer or model; the last one outputs `(batch, signal_dim)`.
-
-        Raises:
-            ValueError: if it is no Keras layer or is in the discriminator already, or if the
-                GAN has its models already.
-        """
-        self._add(layer, self._gen_layers, self._discr_layers)
+        """Append any Keras layer to the generator; the last one outputs `signal_dim` numbers."""
+        self.generator_model.add(layer)
 
     def add_discr_layer(self, layer):
-        """Append a Keras layer to the discriminator.
-
-        Args:
-            layer: any Keras layer or model; the last one outputs `(batch, 1)`, values in
-                [0, 1].
-
-        Raises:
-            ValueError: if it is no Keras layer or is in the generator already, or if the GAN
-                has its models already.
-        """
-        self._add(layer, self._discr_layers, self._gen_layers)
-
-    def _add(self, layer, network, other_network):
-        if not isinstance(layer, keras.Layer):
-            raise ValueError(f"expected a Keras layer, got {layer!r}")
-        if any(layer is other for other in other_network):
-            raise ValueError(f"layer {layer.name!r} is in the other network already")
-        if self.generator_model is not None:
-            raise ValueError("layers can be added only before compiling and loading")
-        network.append(layer)
-
-    def _wire(self):
-        """Return the four models by attribute name, all made of the same layers."""
-        noise = keras.Input((self.noise_dim,), name="x")
-        real = keras.Input((self.signal_dim,), name="y")
-
-        def apply(name, network, inputs, width):
-            if not network:
-                raise ValueError(f"the {name} has no layers, add some first")
-            outputs = inputs
-            for layer in network:
-                outputs = layer(outputs)
-            if outputs.shape != (None, width):
-                raise ValueError(
-                    f"the {name} must end in shape {(None, width)}, got {outputs.shape}"
-                )
-            return outputs
-
-        generated = apply("generator", self._gen_layers, noise, self.signal_dim)
-        d_real = apply("discriminator", self._discr_layers, real, 1)
-        d_generated = apply("discriminator", self._discr_layers, generated, 1)
-        shared = {id(weight) for layer in self._gen_layers for weight in layer.weights}
-        if any(id(weight) in shared for layer in self._discr_layers for weight in layer.weights):
-            raise ValueError("generator and discriminator must not share weights")
-        return {
-            "generator_model": keras.Model(noise, generated, name="gan_generator"),
-            "discriminateor_model": keras.Model(real, d_real, name="gan_discriminateor"),
-            "generator_training_model": keras.Model(noise, d_generated),
-            "discriminateor_training_model": keras.Model([real, noise], [d_real, 1 - d_generated]),
-        }
-
-    # -- compiling ------------------------------------------------------------------------
+        """Append any Keras layer to the discriminator; the last one outputs one in [0, 1]."""
+        self.discriminateor_model.add(layer)
 
     def compile_generator_model(self, optimizer=None):
-        """Wire the layers, unless that is done, and compile the generator's training model.
+        """Wire and compile the model that trains the generator; again later is fine.
 
         Args:
-            optimizer: Keras optimizer, its name or its config. An optimizer belongs to one
-                set of weights: of one that is in use already, a copy with the same settings
-                is taken. Default: a fresh Adam.
+            optimizer: Keras optimizer, or its name. An optimizer belongs to one set of
+                weights: of one that is in use already, a copy with the same settings is
+                taken. Default: a fresh Adam.
 
         Raises:
-            ValueError: if a network has no layers or ends in another shape than it should,
-                if Keras does not know the optimizer, or if the GAN was loaded without layers.
+            ValueError: if a network has no layers or outputs another shape than it should.
         """
-        self._compile("generator", self._discr_layers, optimizer, log_loss_generator)
+        self._check_networks()
+        x = keras.Input((self.noise_dim,), name="x")
+        d_generated = self.discriminateor_model(self.generator_model(x))
+        model = keras.Model(x, d_generated, name="gan_generator_model")
+        self._compile(model, self.generator_model, log_loss_generator, optimizer)
+        self.generator_training_model = model
 
     def compile_discriminateor_model(self, optimizer=None):
-        """Wire the layers, unless that is done, and compile the discriminator's training model.
+        """Wire and compile the model that trains the discriminator, as for the generator's."""
+        self._check_networks()
+        y = keras.Input((self.signal_dim,), name="y")
+        x = keras.Input((self.noise_dim,), name="x")
+        d_real = self.discriminateor_model(y)
+        d_generated = self.discriminateor_model(self.generator_model(x))
+        model = keras.Model([y, x], [d_real, 1 - d_generated], name="gan_discriminateor_model")
+        self._compile(model, self.discriminateor_model, [log_loss_discriminator] * 2, optimizer)
+        self.discriminateor_training_model = model
 
-        Args:
-            optimizer: as for `compile_generator_model`.
+    def _check_networks(self):
+        for network, width in (
+            (self.generator_model, self.signal_dim),
+            (self.discriminateor_model, 1),
+        ):
+            shape = network.output_shape if network.layers else "no layers, add some first"
+            if shape != (None, width):
+                raise ValueError(f"{network.name} must end in shape {(None, width)}, got {shape}")
 
-        Raises:
-            ValueError: as `compile_generator_model`.
-        """
-        self._compile("discriminateor", self._gen_layers, optimizer, [log_loss_discriminator] * 2)
-
-    def _compile(self, name, other_network, optimizer, loss):
-        self._refuse_if_only_loaded()
+    def _compile(self, model, network, loss, optimizer):
         optimizer = keras.optimizers.get("adam" if optimizer is None else optimizer)
         if optimizer.built:
             optimizer = optimizer.from_config(optimizer.get_config())
-        if self.generator_model is None:
-            vars(self).update(self._wire())
-        model = getattr(self, f"{name}_training_model")
-        with frozen(other_network):
-            model.compile(optimizer, loss)
-            # A compiled function that has to make variables is traced twice, so have Keras
-            # make the optimizer's slots and the loss's trackers now.
-            model.optimizer.build(model.trainable_variables)
-            zeros = _like_outputs(model, ops.zeros((1, 1)))
-            model.compute_loss(y=zeros, y_pred=zeros)
-        self._compiled.clear()
+        model.compile(optimizer, loss, jit_compile=True)  # Keras knows if XLA can do that
+        # Variables that are made while TensorFlow traces cost a second trace: make them now.
+        model.optimizer.build(network.trainable_weights)
+        outputs = keras.tree.map_structure(lambda output: ops.zeros((1, 1)), model.output)
+        model.compute_loss(y=outputs, y_pred=outputs)
+        self._run_epochs = None
         if self.log_dir is not None:
-            draw_graph(model, pathlib.Path(self.log_dir, f"gan_{name}_model.png"))
+            draw_graph(model, pathlib.Path(self.log_dir, f"{model.name}.png"))
 
-    def _epochs_function(self):
-        """Return the function that runs epochs, to be compiled.
+    def _update(self, model, network, inputs):
+        """Take one step of a training model's optimizer, with the weights of one network.
 
-        It takes the noise `(batch_count, batch_size, noise_dim)`, the real samples
-        `(batch_count, batch_size, signal_dim)`, the batches that each epoch uses
-        `(capacity, 2 * step_per + 1)`, and how many epochs to run, at most `capacity`. It
-        returns how many it ran, whether all losses and weights stayed finite (it stops after
-        the epoch that spoils one), and the histories of dis_loss, gen_loss, gen_result and
-        dis_result, each `capacity` long.
+        This is how to fix the other network: the optimizer gets the weights of this one alone.
+        The article froze the other one before compiling, and Keras 2 remembered that. Keras 3
+        looks at `trainable` when a step is traced, long after: translated literally, the
+        generator never moves, and nothing says so.
         """
-        generator, discriminator = self.generator_training_model, self.discriminateor_training_model
+        with tf.GradientTape() as tape:
+            outputs = model(inputs, training=True)
+            loss = model.compute_loss(y=outputs, y_pred=outputs)  # which ignores y
+        weights = network.trainable_weights
+        model.optimizer.apply(tape.gradient(loss, weights), weights)
+        return loss
 
-        def update(model, inputs, ignored, other_network):
-            # Keras 3 reads the `trainable` flags when a step is traced, whatever they were
-            # when the model was compiled: each phase must say which network stays as it is.
-            with frozen(other_network):
-                return model.train_step((inputs, _like_outputs(model, ignored)))["loss"]
+    def _epochs(self, noise, real, draws, count):
+        """Run `count` epochs; AutoGraph makes TensorFlow's loops of these.
 
-        def run_epochs(noise, real, draws, epochs):
-            step_per, batch_size = draws.shape[1] // 2, noise.shape[1]
-            ignored = ops.zeros((batch_size, 1))
-
-            def one_epoch(epoch, finite, history):
-                batches = draws[epoch]
-                generator.reset_metrics()
-                discriminator.reset_metrics()
-
-                def discriminator_update(k, mean_loss):
-                    # tf.gather, because XLA compiles noise[i] anew for every i.
-                    x, y = tf.gather(noise, batches[2 * k]), tf.gather(real, batches[2 * k + 1])
-                    return k + 1, update(discriminator, [y, x], ignored, self._gen_layers)
-
-                _, dis_loss = tf.while_loop(
-                    lambda k, _: k < step_per, discriminator_update, (0, tf.zeros((), noise.dtype))
+        `noise` and `real` are tensors `(batch_count, batch_size, width)`; `draws`, `(at least
+        count, 2 * step_per + 1)`, says which of these batches an epoch uses. Returns the losses
+        of each epoch, `(len(draws), 2)`, and of the last one the generated batch and D's output.
+        """
+        step_per = draws.shape[1] // 2
+        losses, x, epoch = tf.zeros((draws.shape[0], 2), noise.dtype), noise[0], 0
+        # XLA would compile anew for every count of a tf.range(count), every i of a noise[i].
+        while epoch < count:
+            batches = tf.gather(draws, epoch)
+            dis_loss = tf.zeros((), noise.dtype)
+            for pair in tf.reshape(batches[:-1], (step_per, 2)):
+                y, x = tf.gather(real, pair[1]), tf.gather(noise, pair[0])
+                dis_loss += self._update(
+                    self.discriminateor_training_model, self.discriminateor_model, [y, x]
                 )
-                x = tf.gather(noise, batches[-1])
-                gen_loss = update(generator, x, ignored, self._discr_layers)
-
-                generated = self.generator_model(x, training=False)
-                judged = self.discriminateor_model(generated, training=False)
-                record = dis_loss, gen_loss, generated, judged
-                history = [
-                    array.write(epoch, tf.cast(value, noise.dtype))
-                    for array, value in zip(history, record)
-                ]
-                flat = [  # the generator's training model has the weights of both networks
-                    tf.reshape(tf.cast(value, noise.dtype), [-1])
-                    for value in (dis_loss, gen_loss, *generator.weights)
-                ]
-                return epoch + 1, tf.reduce_all(tf.math.is_finite(tf.concat(flat, 0))), history
-
-            # Without their shapes XLA would compile the loop's body twice.
-            shapes = (), (), (batch_size, self.signal_dim), (batch_size, 1)
-            history = [tf.TensorArray(noise.dtype, draws.shape[0], element_shape=s) for s in shapes]
-            epochs, finite, history = tf.while_loop(
-                lambda epoch, finite, _: (epoch < epochs) & finite, one_epoch, (0, True, history)
-            )
-            return epochs, finite, [array.stack() for array in history]
-
-        # XLA fuses the many small operations of an epoch; a layer may say that it cannot.
-        networks = self._gen_layers + self._discr_layers
-        xla = all(part.supports_jit for layer in networks for part in layer._flatten_layers())
-        return tf.function(run_epochs, jit_compile=xla, autograph=False)
-
-    # -- training -------------------------------------------------------------------------
+            x = tf.gather(noise, batches[-1])
+            gen_loss = self._update(self.generator_training_model, self.generator_model, x)
+            both = [dis_loss / step_per, gen_loss]
+            losses = tf.tensor_scatter_nd_update(losses, [[epoch]], [both])
+            epoch += 1
+        generated = self.generator_model(x, training=False)
+        return losses, generated, self.discriminateor_model(generated, training=False)
 
     def train(self, sample_list, epoch=3, batch_size=32, step_per=10, plot=False, callbacks=None):
         """Train both networks; calling it again goes on training.
@@ -389,555 +221,478 @@ class GANModel:
         `random`: for each update of the discriminator one draw for the noise, then one for
         the real samples, and at last one for the generator's noise.
 
+        A BatchNormalization works as in training also in the network that is not updated: it
+        normalizes by the batch, and its moving averages follow.
+
         Args:
-            sample_list: `{"x": noise (n, noise_dim), "y": real samples (n, signal_dim)}`,
-                anything numpy makes arrays of real numbers from.
+            sample_list: `{"x": noise (n, noise_dim), "y": real samples (n, signal_dim)}`.
             epoch: number of epochs. Default: 3.
             batch_size: rows of a batch. Default: 32.
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
-            plot: whether to keep each epoch's generated batch in `train_status` and, where
-                there is a display, to show the training in a window. Default: False.
-            callbacks: Keras callback, or list of them. They get `on_train_begin`, `on_epoch_begin`,
-                `on_epoch_end` with `dis_loss` and `gen_loss` in its `logs`, and
-                `on_train_end`, however training ends; their `model` is the generator's
-                training model, and setting its `stop_training` is honoured. See `Watcher`
-                for callbacks that need not be asked after every epoch. Default: none.
+            plot: whether to keep each epoch's generated batch in `train_status`, and to show
+                the training in a window or notebook if there is one. Default: False.
+            callbacks: Keras callback, or list of them, called for every epoch, with
+                `dis_loss` and `gen_loss` in `logs`. One with an attribute `every = N` sees the
+                networks as every N-th epoch left them, and those between run in one compiled
+                call; others see every epoch's. Their `model` is the generator's training model:
+                what sets a learning rate sets G's. D's is the one of
+                `discriminateor_training_model.optimizer`. Default: none.
 
         Raises:
-            ValueError: if an argument is not what it should be, or if the GAN is not
-                compiled. Nothing has changed then.
-            FloatingPointError: after an epoch that left a loss or a weight that is not finite.
+            ValueError: before anything has changed, if the GAN is not compiled or an argument
+                is not what it should be.
+            FloatingPointError: when a loss or a weight is not finite any more.
         """
-        self._refuse_if_only_loaded()
-        for name in ("generator", "discriminateor"):
-            model = getattr(self, f"{name}_training_model")
-            if model is None or not model.compiled:
-                raise ValueError(f"call compile_{name}_model() before train()")
-        epoch = _positive_int("epoch", epoch)
-        batch_size = _positive_int("batch_size", batch_size)
-        step_per = _positive_int("step_per", step_per)
-        callbacks = keras.tree.flatten(callbacks or [])
-        if not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
-            raise ValueError(f"callbacks must be Keras callbacks, got {callbacks!r}")
-        noise, real = self._check_samples(sample_list, batch_size)
-
-        batch_count = len(noise) // batch_size
-        noise, real = (
-            tf.constant(rows[: batch_count * batch_size].reshape(batch_count, batch_size, -1))
-            for rows in (noise, real)
-        )
-        numbers_per_epoch = 2 * step_per + 1 + batch_size * (self.signal_dim + 1)
-        capacity = max(1, min(EPOCHS_PER_CALL, NUMBERS_PER_CALL // numbers_per_epoch))
-        draws = np.zeros((capacity, 2 * step_per + 1), "int32")
-        key = noise.shape, real.shape, draws.shape
-        if key not in self._compiled:
-            arguments = noise, real, tf.constant(draws), tf.constant(0)
-            self._compiled[key] = self._epochs_function().get_concrete_function(*arguments)
-        run_epochs = self._compiled[key]
-
+        generator, discriminator = self.generator_training_model, self.discriminateor_training_model
+        if generator is None or discriminator is None:
+            raise ValueError("compile both models before train()")
+        noise, real = cut_into_batches(self, sample_list, batch_size)
+        if epoch < 1 or step_per < 1:
+            raise ValueError(f"epoch and step_per must be at least 1, got {epoch} and {step_per}")
         if plot:
-            callbacks.insert(0, LiveWindow(self, sample_list, batch_size))
-        model = self.generator_training_model
-        model.stop_training = False
+            callbacks = [LiveWindow(self, sample_list), *keras.tree.flatten(callbacks or [])]
+        if self._run_epochs is None:
+            xla = generator.jit_compile and discriminator.jit_compile
+            self._run_epochs = tf.function(self._epochs, jit_compile=xla)
+        at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
+        draws = np.zeros((at_most, 2 * step_per + 1), "int32")
+
+        generator.stop_training = False
         params = {"epochs": epoch, "steps": 1, "verbose": 1}
-        watchers = keras.callbacks.CallbackList(callbacks, model=model, **params)
-        done, at_once = 0, 1
+        watchers = keras.callbacks.CallbackList(callbacks, model=generator, **params)
+        done = 0
         try:
             watchers.on_train_begin()
-            while done < epoch and not model.stop_training:
-                looks = [_epochs_to_next_look(callback, done) for callback in watchers.callbacks]
-                count = min(at_once, capacity, epoch - done, *looks)
+            while done < epoch and not generator.stop_training:
+                looks = [getattr(callback, "every", 1) for callback in watchers.callbacks]
+                looks.append(1 if plot else math.inf)
+                count = min(at_most, epoch - done, *(every - done % every for every in looks))
                 for i in range(count):
-                    draws[i] = [random.randint(0, batch_count - 1) for _ in draws[i]]
-
+                    draws[i] = [random.randint(0, len(noise) - 1) for _ in draws[i]]
                 watchers.on_epoch_begin(done)
-                start = time.perf_counter()
-                count, finite, history = run_epochs(
-                    noise, real, tf.constant(draws), tf.constant(count)
-                )
-                count, finite = int(count), bool(finite)
-                at_once = max(1, int(count * SECONDS_PER_CALL / (time.perf_counter() - start)))
-
-                dis_loss, gen_loss, gen_result, dis_result = (h.numpy()[:count] for h in history)
-                self.train_status["dis_loss"] += dis_loss.tolist()
-                self.train_status["gen_loss"] += gen_loss.tolist()
+                arguments = noise, real, tf.constant(draws), tf.constant(count)
+                losses, generated, judged = self._run_epochs(*arguments)
+                losses = losses.numpy()[:count]
+                self.train_status["dis_loss"] += losses[:, 0].tolist()
+                self.train_status["gen_loss"] += losses[:, 1].tolist()
                 if plot:
-                    self.train_status["gen_result"] += list(gen_result.copy())
-                    self.train_status["dis_result"] += list(dis_result.copy())
-                for i in range(count):
+                    self.train_status["gen_result"].append(generated.numpy())
+                    self.train_status["dis_result"].append(judged.numpy())
+                if not all_finite([losses, *generator.get_weights()]):
+                    where = f"by epoch {done + count} a loss or a weight is not finite"
+                    raise FloatingPointError(f"training diverged: {where}")
+                for i, (dis_loss, gen_loss) in enumerate(losses.tolist()):
                     if i > 0:
                         watchers.on_epoch_begin(done + i)
-                    logs = {"dis_loss": float(dis_loss[i]), "gen_loss": float(gen_loss[i])}
-                    watchers.on_epoch_end(done + i, logs)
+                    watchers.on_epoch_end(done + i, {"dis_loss": dis_loss, "gen_loss": gen_loss})
                 done += count
-                if not finite:
-                    raise FloatingPointError(
-                        f"training diverged in epoch {done}: a loss or a weight is not finite "
-                        f"(dis_loss = {dis_loss[-1]}, gen_loss = {gen_loss[-1]})"
-                    )
-        finally:
-            watchers.on_train_end()
-
-    def _check_samples(self, sample_list, batch_size):
-        """Return noise and real samples as float arrays of equal length."""
-        try:
-            samples = [sample_list["x"], sample_list["y"]]
-        except (KeyError, TypeError, IndexError):
-            got = list(sample_list) if isinstance(sample_list, dict) else type(sample_list).__name__
-            raise ValueError(
-                f'sample_list must be {{"x": noise, "y": real samples}}, got {got}'
-            ) from None
-        for i, (key, width) in enumerate((("x", self.noise_dim), ("y", self.signal_dim))):
-            expected = f'sample_list["{key}"] must be finite real numbers of shape (n, {width})'
-            try:
-                rows = np.asarray(samples[i])
-            except ValueError:
-                raise ValueError(f"{expected}, got rows of different lengths") from None
-            if rows.ndim != 2 or rows.shape[1] != width:
-                raise ValueError(f"{expected}, got shape {rows.shape}")
-            if rows.dtype.kind not in "biuf":
-                raise ValueError(f"{expected}, got {rows.dtype}")
-            with np.errstate(over="ignore"):
-                samples[i] = rows.astype(keras.config.floatx())
-            if not np.isfinite(samples[i]).all():
-                raise ValueError(f"{expected}, got some that are not finite")
-        noise, real = samples
-        if len(noise) != len(real):
-            raise ValueError(
-                'sample_list["x"] and sample_list["y"] must have as many rows as each other, '
-                f"got {len(noise)} and {len(real)}"
-            )
-        if batch_size > len(noise):
-            raise ValueError(
-                f"batch_size must be at most the number of rows, {len(noise)}, got {batch_size}"
-            )
-        return noise, real
-
-    # -- saving and loading ---------------------------------------------------------------
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                watchers.on_train_end()
+            raise
+        watchers.on_train_end()
 
     def save_model(self, path_dir):
-        """Write `gan_generator.h5` and `gan_discriminateor.h5`, whole or not at all.
-
-        The files hold `generator_model` and `discriminateor_model`, as
-        `keras.models.load_model` reads them.
-
-        Args:
-            path_dir: the folder; made if it does not exist.
+        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, both or neither.
 
         Raises:
-            ValueError: if there are no models yet.
-            OSError: if the files cannot be written; what was there is untouched.
+            ValueError: if there are no layers, or weights that are not finite.
+            OSError: if the files cannot be written.
         """
-        if self.generator_model is None:
-            raise ValueError("there is nothing to save before compiling or loading")
-        folder = pathlib.Path(path_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = folder / GENERATOR_FILE, folder / DISCRIMINATEOR_FILE
-        with replacing(*paths) as files:
-            files[0].write_bytes(_hdf5(self.generator_model))
-            files[1].write_bytes(_hdf5(self.discriminateor_model))
+        self._check_networks()
+        write_networks((self.generator_model, self.discriminateor_model), pathlib.Path(path_dir))
 
     def load_model(self, path_dir):
-        """Read both networks from a folder that `save_model`, or the article's program, wrote.
-
-        A GAN whose layers were added takes the weights only and can go on training. A GAN
-        without layers gets `generator_model` and `discriminateor_model`, for use only. Either
-        way no code from the files is run, and if one file is not right the GAN stays as it was.
-
-        Args:
-            path_dir: the folder.
+        """Read both networks' weights from a folder, also from files the article's program wrote.
 
         Raises:
-            FileNotFoundError: if one of the two files is missing.
-            ValueError: if one of them is not a model that fits this GAN.
+            OSError: if a file is missing or cannot be read.
+            ValueError: if a file does not fit the layers, or there are none. Whatever is
+                raised, the GAN is as it was.
         """
-        generator_file = pathlib.Path(path_dir, GENERATOR_FILE)
-        discriminateor_file = pathlib.Path(path_dir, DISCRIMINATEOR_FILE)
-        _check_model_file(generator_file, "gan_discriminateor")
-        _check_model_file(discriminateor_file, "gan_generator")
-        if self._gen_layers or self._discr_layers:
-            models = self._wire() if self.generator_model is None else vars(self)
-            generator, discriminateor = models["generator_model"], models["discriminateor_model"]
-            before = generator.get_weights(), discriminateor.get_weights()
-            try:
-                _load_weights(generator, generator_file)
-                _load_weights(discriminateor, discriminateor_file)
-            except BaseException:
-                generator.set_weights(before[0])
-                discriminateor.set_weights(before[1])
-                raise
-            vars(self).update(models)
-        else:
-            generator = _load_whole_model(generator_file, self.noise_dim, self.signal_dim)
-            discriminateor = _load_whole_model(discriminateor_file, self.signal_dim, 1)
-            self.generator_model, self.discriminateor_model = generator, discriminateor
+        self._check_networks()
+        read_networks((self.generator_model, self.discriminateor_model), pathlib.Path(path_dir))
 
-    def _refuse_if_only_loaded(self):
-        if self.generator_model is not None and self.generator_training_model is None:
+
+# ---------------------------------------------------------------------------------------
+# 3. The article's networks and data
+
+BATCHES = 100  # in the data set
+
+
+def make_gan(noise_dim=4, log_dir=None):
+    """Return the article's GAN for samples of one number, compiled with Adam.
+
+    D's output is the largest of 50 softmax values. Built-in layers say so, and not the
+    article's Lambda, which Keras would rightly refuse to load from a file.
+    """
+    gan = GANModel([1, noise_dim], log_dir)
+    gan.add_gen_layer(layers.Dense(200, activation="relu"))
+    gan.add_gen_layer(layers.Dense(100, activation="relu"))
+    gan.add_gen_layer(layers.Dense(50, activation="relu"))
+    gan.add_gen_layer(layers.Dense(1))
+    gan.add_discr_layer(layers.Dense(200, activation="relu"))
+    gan.add_discr_layer(layers.Dense(50, activation="softmax"))
+    gan.add_discr_layer(layers.Reshape((50, 1)))
+    gan.add_discr_layer(layers.GlobalMaxPooling1D(data_format="channels_last"))
+    gan.compile_generator_model()
+    gan.compile_discriminateor_model()
+    return gan
+
+
+def make_samples(rows, noise_dim=4, seed=None):
+    """Return the article's data: noise from U(-3, 3), real samples from N(0, 1).
+
+    It is `{"x": noise (rows, noise_dim), "y": real samples (rows, 1)}`, float32; `seed` is for
+    `numpy.random.default_rng`, by default other data every time.
+    """
+    rng = np.random.default_rng(seed)
+    return {
+        "x": rng.uniform(-3, 3, (rows, noise_dim)).astype("float32"),
+        "y": rng.standard_normal((rows, 1), dtype="float32"),
+    }
+
+
+def cut_into_batches(gan, sample_list, batch_size):
+    """Return noise and real samples as tensors `(batch_count, batch_size, width)`.
+
+    Raises:
+        ValueError: if they are not finite numbers of the GAN's shapes, or too few.
+    """
+    batches = []
+    for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
+        rows = np.asarray(sample_list[key], keras.config.floatx())
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise ValueError(f'sample_list["{key}"] must be (n, {width}), got {rows.shape}')
+        if not np.isfinite(rows).all():
+            raise ValueError(f'sample_list["{key}"] must be finite')
+        if not 1 <= batch_size <= len(rows) == len(sample_list["x"]):
             raise ValueError(
-                "this GAN was loaded without layers, for use only: "
-                "to train, add layers to a new GANModel, load_model() and compile"
+                'sample_list["x"] and sample_list["y"] must have the same number of rows, and '
+                f"batch_size be from 1 to that: {len(rows)} rows of {key}, {batch_size=}"
             )
+        whole = len(rows) // batch_size * batch_size
+        batches.append(tf.constant(rows[:whole].reshape(-1, batch_size, width)))
+    return batches
 
 
-# -- files: written whole or not at all, and read without running code -------------------
+# ---------------------------------------------------------------------------------------
+# 4. Files
+#
+# Written whole or not at all, and read without running what is in them.
+
+MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
+
+
+def all_finite(arrays):
+    return all(np.isfinite(array).all() for array in arrays)
 
 
 @contextlib.contextmanager
 def replacing(*paths):
     """Give a temporary name for each path; afterwards put the files written there in place.
 
-    The old files are untouched until then. One process at a time replaces files in a folder;
-    one that is killed leaves temporary files, which the next to write there writes over.
-
-    Args:
-        paths: files in one folder, which exists.
-
-    Raises:
-        OSError: if a file cannot be written or put in place.
+    They are written in a fresh folder beside the paths, whose name nobody can guess. Until all
+    are whole and on the disk the old files are untouched. An OSError names the first path.
     """
-    temporary = [path.with_name(f".{path.stem}.part{path.suffix}") for path in paths]
-    with contextlib.ExitStack() as lock:
-        if fcntl is not None:
-            folder = os.open(paths[0].parent, os.O_RDONLY)
-            lock.callback(os.close, folder)
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
-        try:
-            yield temporary
-            for file in temporary:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".gan_", dir=paths[0].parent) as folder:
+            files = [pathlib.Path(folder, path.name) for path in paths]
+            yield files
+            for file in files:
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())
-            for file, path in zip(temporary, paths):
+            for file, path in zip(files, paths):
                 file.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(paths[0])) from error
+
+
+def write_networks(networks, folder):
+    """Write .h5 files that `keras.models.load_model` reads; see `GANModel.save_model`."""
+    for network in networks:
+        if not all_finite(network.get_weights()):
+            raise ValueError(f"{network.name} is not saved, its weights are not finite")
+    folder.mkdir(parents=True, exist_ok=True)
+    absl = logging.getLogger("absl")
+    with replacing(*(folder / name for name in MODEL_FILES)) as files:
+        try:
+            absl.disabled = True  # Keras advises against .h5, which is the article's format
+            for network, file in zip(networks, files):
+                # HDF5 prints tracebacks of its own on a full disk: first see if there is room.
+                file.write_bytes(bytes(8 * network.count_params() + 2**18))
+                file.unlink()
+                network.save(file)
         finally:
-            for file in temporary:
-                file.unlink(missing_ok=True)
+            absl.disabled = False
 
 
-def _hdf5(model):
-    """The bytes of a model's .h5 file, by the function that `model.save` calls.
-
-    Called with a file in memory it has no full disk to trip over, where h5py leaves half-open
-    files and prints tracebacks. Nor does it advise against the format, as `model.save` does.
-    """
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        legacy_h5_format.save_model_to_hdf5(model, file)
-    return buffer.getvalue()
-
-
-def _check_model_file(path, other_name):
-    """Raise unless the file is there, is HDF5 and names a model that is not `other_name`."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
+def read_networks(networks, folder):
+    """Set the networks' weights from .h5 files, by order and shape; see `GANModel.load_model`."""
+    before = [network.get_weights() for network in networks]
     try:
-        with h5py.File(path) as file:
-            name = json.loads(file.attrs["model_config"])["config"]["name"]
-    except OSError:
-        raise ValueError(f"{path} is no HDF5 file, or not a whole one") from None
-    except Exception:
-        raise ValueError(f"{path} is HDF5, but holds no Keras model") from None
-    if name == other_name:
-        raise ValueError(f"{path} holds the other network, were the two files swapped?")
+        for network, name in zip(networks, MODEL_FILES):
+            read_network(network, folder / name)
+    except BaseException:
+        for network, weights in zip(networks, before):
+            network.set_weights(weights)
+        raise
 
 
-def _load_weights(model, path):
-    """Set the weights of `model` from a file, by order and shape; no code is read."""
+def read_network(network, path):
     try:
-        model.load_weights(path)
-    except Exception as error:
+        network.load_weights(path)
+    except OSError as error:
+        if error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise ValueError(f"{path} is no HDF5 file, or damaged: {first_line(error)}") from error
+    except Exception as error:  # whatever Keras stumbles over in a file that is not its own
         raise ValueError(f"{path} does not fit the layers: {first_line(error)}") from error
-    _check_finite(model, path)
-
-
-def _load_whole_model(path, input_dim, output_dim):
-    """Return the model in a file, made of Keras's own layers or registered ones only."""
-    try:
-        model = keras.models.load_model(path, compile=False)
-        shapes = model.input_shape, model.output_shape
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be loaded without its layers, add them first: {first_line(error)}"
-        ) from error
-    if shapes != ((None, input_dim), (None, output_dim)):
-        raise ValueError(
-            f"{path} must hold a model from shape {(None, input_dim)} to {(None, output_dim)}, "
-            f"got one from {shapes[0]} to {shapes[1]}"
-        )
-    _check_finite(model, path)
-    return model
-
-
-def _check_finite(model, path):
-    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+    if not all_finite(network.get_weights()):
         raise ValueError(f"{path} holds weights that are not finite")
 
 
-def _positive_int(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
+def saved_noise_dim(path):
+    """The size of the noise that the generator in a file was saved with, None if it is not said."""
+    try:
+        with h5py.File(path) as file:
+            layer, *_ = json.loads(file.attrs["model_config"])["config"]["layers"]
+        return (layer["config"].get("batch_shape") or layer["config"]["batch_input_shape"])[-1]
+    except Exception:  # loading will say what is wrong with the file
+        return None
 
 
 def first_line(error):
     """What went wrong, in one line of at most 300 characters."""
-    if isinstance(error, OSError) and error.errno:
-        return f"{os.strerror(error.errno)}" + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 # ---------------------------------------------------------------------------------------
-# 3. The pictures
+# 5. Pictures
 #
-# Training knows nothing of what follows, but for `plot=True` and `log_dir`. `gan_state` gathers
-# what there is to see, a Picture draws it, and Keras callbacks decide when: one shows a window,
-# one writes an animation. In every picture green is generated, black is real, red is what D
-# says.
-# ---------------------------------------------------------------------------------------
+# `gan_state` gathers what there is to see of a GAN, a Picture draws it, and Keras callbacks
+# decide when: in a window, an animation, a file. Green is generated, black is real, red is
+# what D says.
 
+LOG = logging.getLogger(__name__)
+
+SHOWN = 20_000  # rows of a data set, at most
 BINS = 40
 TRAIL = 20  # epochs
 FRAME_SECONDS = 0.05  # the article's pace
+LAST_FRAME_SECONDS = 2  # of an animation
+MOST_FRAMES = 1000  # of an animation; they are held in memory
 W1_LIMITS = (0.01, 30)  # in standard deviations of the real samples
-MAX_PANELS = 4  # components of a sample that are shown
+
+
+def shown_rows(sample_list):
+    """Return noise and real samples as arrays: all rows, or evenly spread ones of too many."""
+    noise, real = (np.asarray(sample_list[key], "float32") for key in "xy")
+    step = math.ceil(len(real) / SHOWN)
+    return noise[::step], real[::step]
 
 
 def wasserstein(a, b):
-    """The Wasserstein-1 distance of two samples of equal size, averaged over components.
+    """The Wasserstein-1 distance of two samples `(n, dim)`, averaged over the dimensions.
 
     In one dimension it is the mean distance of the sorted samples (Villani, "Optimal
-    Transport", 2009, remark 2.19).
-
-    Args:
-        a: array `(n, dim)`.
-        b: array `(n, dim)`.
-
-    Returns:
-        A float, in the unit of the samples; 0 when they are the same.
+    Transport", 2009, remark 2.19), in their unit.
     """
     return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean())
 
 
-def histogram(samples, edges):
-    """The share of samples in each bin.
-
-    Args:
-        samples: array `(n, dim)`.
-        edges: array `(dim, bins + 1)`, increasing.
-
-    Returns:
-        An array `(dim, bins)` whose rows sum to 1: what lies beyond the edges counts in the
-        outermost bins.
-    """
-    columns = np.clip(samples.T, edges[:, :1], edges[:, -1:])
-    counts = [np.histogram(column, row)[0] for column, row in zip(columns, edges)]
-    return np.array(counts) / len(samples)
-
-
 def bin_edges(real):
-    """Bins over the range of the real samples and a third as much again on either side.
-
-    Args:
-        real: array `(n, dim)`.
-
-    Returns:
-        An array `(dim, BINS + 1)`.
-    """
-    low, high = real.min(axis=0), real.max(axis=0)
-    margin = np.maximum((high - low) / 3, 1e-3)
-    return np.linspace(low - margin, high + margin, BINS + 1, axis=1)
+    """Edges of bins over the range of samples `(n, 1)` and a third as much again on each side."""
+    low, high = real.min(), real.max()
+    margin = (high - low) / 3 or 1
+    return np.linspace(low - margin, high + margin, BINS + 1)
 
 
-def predict(model, rows, at_once=4096):
-    """The model's output for an array of rows, as an array, without a progress bar."""
-    parts = [model.predict_on_batch(rows[i : i + at_once]) for i in range(0, len(rows), at_once)]
-    return np.concatenate(parts)
+def histogram(samples, edges):
+    """The share of samples `(n, 1)` in each bin; those beyond the edges are in the outermost."""
+    return np.histogram(np.clip(samples, edges[0], edges[-1]), edges)[0] / len(samples)
 
 
-def _arrays(sample_list):
-    return np.asarray(sample_list["x"], "float32"), np.asarray(sample_list["y"], "float32")
-
-
-def gan_state(gan, noise, real, edges, whole_axis):
+def gan_state(gan, noise, real):
     """What there is to see of a GAN.
 
     Args:
         gan: a GANModel.
         noise: array `(n, noise_dim)`.
-        real: array `(m, signal_dim)`.
-        edges: as `bin_edges` returns them.
-        whole_axis: whether D is asked all along the axis, or at the generated samples only.
+        real: array `(n, signal_dim)`.
 
     Returns:
-        A dict of curves `(x, y)`, by name and component of the samples. `("generated", i)` and
-        `("real", i)`: the share of samples in each bin. If signal_dim is 1 also
-        `("decision", 0)`: D's output; and with whole_axis `("optimal", 0)`: the output, in
-        each bin, of the D that is optimal for the two histograms, real / (real + generated)
-        (Goodfellow et al. 2014, proposition 1), nan where there are no samples.
+        A dict with `"w1"`, the Wasserstein-1 distance of generated and real samples, and
+        curves `(x, y)`. For samples of one number: `"generated"`, the share of samples in each
+        bin; `"decision"`, D's output along the axis; `"optimal"`, in each bin the output of the
+        D that is optimal for the two histograms, real / (real + generated) (Goodfellow et al.
+        2014, proposition 1), nan where there are no samples. For samples of more numbers:
+        `"generated"`, the first two of each.
     """
-    generated = predict(gan.generator_model, noise)
-    centres = (edges[:, :-1] + edges[:, 1:]) / 2
-    state = {}
-    for name, samples in (("generated", generated), ("real", real)):
-        for i, shares in enumerate(histogram(samples, edges)):
-            state[name, i] = centres[i], shares
-    if gan.signal_dim == 1:
-        signal = np.linspace(*edges[0, [0, -1]], 201) if whole_axis else np.sort(generated[:, 0])
-        state["decision", 0] = signal, predict(gan.discriminateor_model, signal[:, None])[:, 0]
-        if whole_axis:
-            p, q = state["real", 0][1], state["generated", 0][1]
-            optimal = np.divide(p, p + q, out=np.full(len(p), np.nan), where=p + q > 0)
-            state["optimal", 0] = centres[0], optimal
-    return state
+    generated = np.asarray(gan.generator_model(noise))
+    w1 = wasserstein(generated, real)
+    if gan.signal_dim > 1:
+        return {"w1": w1, "generated": (generated[:, 0], generated[:, 1])}
+    edges = bin_edges(real)
+    centres = (edges[:-1] + edges[1:]) / 2
+    p, q = histogram(real, edges), histogram(generated, edges)
+    optimal = np.divide(p, p + q, out=np.full(BINS, np.nan), where=p + q > 0)
+    axis = np.linspace(edges[0], edges[-1], 201)
+    decision = np.asarray(gan.discriminateor_model(axis[:, None]))[:, 0]
+    curves = {"generated": (centres, q), "decision": (axis, decision)}
+    return {"w1": w1, **curves, "optimal": (centres, optimal)}
 
 
 class Picture:
-    """A figure of a GAN: histograms, D's output below them, W1 over the epochs beside them.
+    """A figure of a GAN's state: samples, D's output below them, W1 over the epochs beside them.
+
+    Samples of one number are shown as histograms; of two or more, the first two as a scatter,
+    without D. What does not move is drawn once: the rest is blitted over it.
 
     Args:
-        figure: an empty matplotlib figure.
-        real: all real samples, `(n, signal_dim)`; they fix the axes, so that nothing jumps.
-            What lies beyond the axes is shown at their edge.
-        epochs: how many epochs the W1 axis spans.
+        real: array `(n, signal_dim)`; fixes the axes, so that nothing jumps.
+        epochs: how many epochs the W1 axis spans. Default: 0, no such axis.
         every: epochs from one state to the next. Default: 1.
+        figure: an empty matplotlib figure. Default: a new one, in no window.
     """
 
     SIZE = (8, 4.5)  # inches
 
-    def __init__(self, figure, real, epochs, every=1):
-        self.edges = bin_edges(real)
-        self.figure = figure
-        self._alphas = np.linspace(0.05, 0.35, math.ceil(TRAIL / every))
-        self._artists, self._background = [], None
-        self._lines, self._trails, self._past = {}, {}, {}
-        dims = len(self.edges)
-        rows = min(dims, MAX_PANELS)
-        grid = figure.add_gridspec(
-            rows + (dims == 1), 2, width_ratios=(2, 1), height_ratios=(3, 2) if dims == 1 else None,
-            left=0.09, right=0.97, bottom=0.11, top=0.92, wspace=0.24,
-            hspace=0.1 if dims == 1 else 0.1 * (rows + 1),
-        )  # fmt: skip
-        self.histograms = [figure.add_subplot(grid[i, 0]) for i in range(rows)]
-        top = min(1.3, 3 * histogram(real, self.edges).max())
-        for i, axes in enumerate(self.histograms):
-            axes.set(xlim=self.edges[i, [0, -1]], ylim=(0, top), ylabel="share of samples")
-            self._curve(axes, ("real", i), "ko-", label="real")
-            self._curve(axes, ("generated", i), "go-", label="generated")
-            if dims > 1:
-                axes.set_ylabel(f"component {i + 1}")
-        self._with_legend = [self.histograms[0]]
-        bottom = self.histograms[-1]
-        if dims == 1:
-            bottom = figure.add_subplot(grid[1, 0], sharex=self.histograms[0])
-            bottom.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
-            bottom.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
-            self._curve(bottom, ("optimal", 0), "-", color="0.6", linewidth=1, label="optimal D")
-            self._curve(bottom, ("decision", 0), "r--", label="D")
-            self.histograms[0].tick_params(labelbottom=False)
-            self._with_legend.append(bottom)
-        bottom.set_xlabel("sample (the outermost bins count all beyond)")
+    def __init__(self, real, epochs=0, every=1, figure=None):
+        if figure is None:
+            figure = Figure(self.SIZE)
+            FigureCanvasAgg(figure)
+        figure.set_layout_engine("constrained")
+        self.figure, self.lines, self.trails = figure, {}, {}
+        rows = [["samples"], ["decision"]] if real.shape[1] == 1 else [["samples"]]
+        if epochs:
+            rows = [[*row, "distance"] for row in rows]
+        ratios = {"width_ratios": (2, 1)[: len(rows[0])], "height_ratios": (3, 2)[: len(rows)]}
+        axes = figure.subplot_mosaic(rows, **ratios)
+        if "decision" in axes:
+            self._histograms(axes["samples"], axes["decision"], real, math.ceil(TRAIL / every))
+        else:
+            self._scatter(axes["samples"], real)
+        if epochs:
+            self._distance(axes["distance"], real, epochs)
+        self.title = axes["samples"].set_title(" ", loc="left")
+        trails = [trail for trail, _ in self.trails.values()]
+        self.moving = [*trails, *self.lines.values(), self.title]
+        for artist in self.moving:
+            artist.set_animated(True)
+        self.background = None
+        figure.canvas.mpl_connect("draw_event", self._keep_background)
 
-        distance = figure.add_subplot(grid[:, 1])
-        limits = np.array(W1_LIMITS) * max(real.std(), 1e-3)
-        distance.set(xlim=(0, max(epochs, 1)), yscale="log", ylim=limits, xlabel="epoch")
-        distance.set_title("Wasserstein-1 distance", fontsize="medium", color="0.3")
-        distance.yaxis.set_major_formatter("{x:g}")  # and not powers of ten, slow to typeset
+    def _histograms(self, samples, decision, real, trail_length):
+        edges = bin_edges(real)
+        shares = histogram(real, edges)
+        samples.plot((edges[:-1] + edges[1:]) / 2, shares, "ko-", markersize=3, label="real")
+        samples.set(xlim=edges[[0, -1]], ylim=(0, 3 * shares.max()), ylabel="share of samples")
+        samples.tick_params(labelbottom=False)
+        (self.lines["generated"],) = samples.plot([], [], "go-", markersize=3, label="generated")
+        decision.set(xlim=edges[[0, -1]], ylim=(-0.05, 1.45), yticks=(0, 0.5, 1))
+        decision.set(xlabel="sample (the outermost bins count all beyond)", ylabel="D's output")
+        decision.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
+        (self.lines["optimal"],) = decision.plot([], [], color="0.6", label="optimal D")
+        (self.lines["decision"],) = decision.plot([], [], "r--", label="D")
+        for name in ("generated", "decision"):
+            trail = LineCollection([], linewidths=0.7)
+            self.lines[name].axes.add_collection(trail, autolim=False)
+            self.trails[name] = trail, collections.deque(maxlen=trail_length)
+        for axes in (samples, decision):
+            axes.legend(loc="upper right", fontsize="small", ncols=3)
+
+    def _scatter(self, samples, real):
+        style = {"linestyle": "", "markersize": 1.5, "alpha": 0.5}
+        samples.plot(real[:, 0], real[:, 1], "ko", label="real", **style)
+        (self.lines["generated"],) = samples.plot([], [], "go", label="generated", **style)
+        samples.margins(0.25)
+        samples.set(xlabel="first number of a sample", ylabel="second number", aspect="equal")
+        samples.legend(loc="upper right", fontsize="small", markerscale=4)
+
+    def _distance(self, distance, real, epochs):
+        limits = np.array(W1_LIMITS) * (real.std() or 1)
+        distance.set(xlim=(0, epochs), yscale="log", ylim=limits, xlabel="epoch")
+        distance.set_title("Wasserstein-1 distance", fontsize="medium")
+        distance.yaxis.set_major_formatter("{x:g}")
         distance.grid(color="0.9")
-        (self._w1,) = distance.plot([], [], ".-", color="0.3", linewidth=1, markersize=2)
-        self._title = self.histograms[0].set_title("", loc="left")
-        self._artists += [self._w1, self._title]
+        (self.lines["distance"],) = distance.plot([], [], ".-", color="0.3", markersize=2)
 
-    def _curve(self, axes, name, style, **properties):
-        (line,) = axes.plot([], [], style, markersize=3, **properties)
-        trail = axes.add_collection(LineCollection([], linewidths=0.7), autolim=False)
-        self._lines[name], self._trails[name] = line, trail
-        self._past[name] = collections.deque(maxlen=len(self._alphas))
-        self._artists += [trail, line]
-
-    def draw(self, state, title, w1_history):
+    def draw(self, state, title, history=()):
         """Show a state; those shown before stay as a fading trail.
 
         Args:
             state: as `gan_state` returns it.
             title: text above the picture.
-            w1_history: list of `(epoch, w1)`.
+            history: list of `(epoch, w1)`. Default: none.
         """
-
-        def within(axes, points):
-            return np.clip(points, *np.transpose([axes.get_xlim(), axes.get_ylim()]))
-
-        for name, line in self._lines.items():
-            if name in state:
-                past, trail = self._past[name], self._trails[name]
-                alphas = self._alphas[len(self._alphas) - len(past) :]
-                trail.set_segments(list(past))
-                trail.set_color([to_rgba(line.get_color(), alpha) for alpha in alphas])
-                past.append(within(line.axes, np.column_stack(state[name])))
-                line.set_data(*past[-1].T)
-        if w1_history:
-            self._w1.set_data(*within(self._w1.axes, w1_history).T)
-        self._title.set_text(title)
-        for axes in self._with_legend:
-            if axes.get_legend() is None:
-                shown = [line for line in axes.lines if len(line.get_xdata())]
-                axes.legend(handles=shown, loc="upper right", ncols=3, fontsize="small")
-
-    def animate(self):
-        """Prepare for many frames: axes and text are drawn once, only the curves each time."""
-        for artist in self._artists:
-            artist.set_animated(True)
-        self.figure.canvas.mpl_connect("draw_event", self._keep_background)
+        for name, (trail, past) in self.trails.items():
+            color, alphas = self.lines[name].get_color(), np.linspace(0.05, 0.35, past.maxlen)
+            trail.set_segments(list(past))
+            trail.set_color([to_rgba(color, alpha) for alpha in alphas[past.maxlen - len(past) :]])
+            past.append(np.column_stack(state[name]))
+        curves = {**state, "distance": zip(*history)}
+        for name, line in self.lines.items():
+            line.set_data(*curves[name])
+        self.title.set_text(title)
 
     def render(self):
-        """Draw the next frame on the canvas, after `animate`."""
-        canvas = self.figure.canvas
-        if self._background is None:
-            canvas.draw()
-        else:
-            canvas.restore_region(self._background)
-            self._draw_artists()
-
-    def _keep_background(self, event):
-        # Everything was drawn anew: the first frame, or the window has another size.
-        self._background = self.figure.canvas.copy_from_bbox(self.figure.bbox)
-        self._draw_artists()
-
-    def _draw_artists(self):
-        for artist in self._artists:
+        """Draw the state on the canvas, over what does not move."""
+        if self.background is None:
+            self.figure.canvas.draw()
+        self.figure.canvas.restore_region(self.background)
+        for artist in self.moving:
             self.figure.draw_artist(artist)
 
+    def _keep_background(self, event):
+        # All was drawn anew: for the first time, or because the window has another size.
+        if not self.figure.canvas.is_saving():
+            self.background = self.figure.canvas.copy_from_bbox(self.figure.bbox)
 
-def save_picture(gan, sample_list, path, title, w1_history=()):
-    """Save a picture of the GAN on the whole data set.
+    def image(self):
+        """Return the state as a Pillow image; not of a figure in a window."""
+        self.render()
+        return Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3])
+
+
+def save_picture(gan, sample_list, path, title, history=()):
+    """Save a picture of the GAN.
 
     Args:
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
         path: the file; its ending says the format, any that matplotlib writes.
         title: text above the picture.
-        w1_history: list of `(epoch, w1)`.
+        history: list of `(epoch, w1)`. Default: none.
 
     Raises:
         OSError: if the file cannot be written; what was there is untouched.
     """
-    noise, real = _arrays(sample_list)
-    picture = Picture(Figure(Picture.SIZE), real, w1_history[-1][0] if w1_history else 1)
-    state = gan_state(gan, noise, real, picture.edges, whole_axis=True)
-    for i, axes in enumerate(picture.histograms):
-        axes.set_ylim(0, 1.3 * max(state["real", i][1].max(), state["generated", i][1].max()))
-    picture.draw(state, title, w1_history)
+    noise, real = shown_rows(sample_list)
+    picture = Picture(real, epochs=history[-1][0] if history else 0)
+    picture.draw(gan_state(gan, noise, real), title, history)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as (file,):
         picture.figure.savefig(file)
+    LOG.info("picture saved in %s", path)
 
 
-class Distance(Watcher):
-    """Measures the Wasserstein-1 distance, on 20,000 samples at most.
+def draw_graph(model, path):
+    """Draw a Keras model with its networks and their shapes as a PNG file, if Graphviz is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        keras.utils.plot_model(model, path, show_shapes=True, expand_nested=True, dpi=72)
+    except ImportError as error:
+        LOG.warning("no %s: %s", path.name, first_line(error))
 
-    It adds `w1` to the `logs` of the epochs in which it looks, every `every`-th and the last,
-    for the callbacks that come after it.
+
+class Distance(keras.callbacks.Callback):
+    """Looks at the GAN every `every` epochs and at the end, and measures W1.
+
+    It adds `w1` to the `logs` of these epochs, for the callbacks that come after it.
 
     Args:
         gan: a GANModel.
@@ -948,171 +703,155 @@ class Distance(Watcher):
         history: list of `(epoch, w1)`; epochs count from 1.
     """
 
+    picture = None
+
     def __init__(self, gan, sample_list, every=1):
         super().__init__()
-        self.gan, self.every, self.history = gan, every, []
-        self.noise, self.real = _arrays(sample_list)
+        self.gan, self.every, self.epoch, self.history = gan, every, 0, []
+        self.noise, self.real = shown_rows(sample_list)
 
     def on_epoch_end(self, epoch, logs=None):
-        epoch += 1
-        if self.every and (epoch % self.every == 0 or epoch == self.params["epochs"]):
-            if "w1" not in logs:
-                some = slice(None, None, math.ceil(len(self.real) / 20_000))
-                generated = predict(self.gan.generator_model, self.noise[some])
-                logs["w1"] = wasserstein(generated, self.real[some])
-            self.history.append((epoch, logs["w1"]))
-            self.look(epoch)
+        self.epoch = epoch + 1
+        if self.epoch % self.every == 0 or self.epoch == self.params["epochs"]:
+            logs["w1"] = self.look()
 
-    def look(self, epoch):
-        """Called after measuring; epochs count from 1."""
+    def on_train_end(self, logs=None):
+        if self.epoch and self.epoch not in dict(self.history):
+            self.look()
+
+    def look(self):
+        state = gan_state(self.gan, self.noise, self.real)
+        self.history.append((self.epoch, state["w1"]))
+        if self.picture is not None:
+            self.picture.draw(state, f"epoch = {self.epoch}", self.history)
+            self.show()
+        return state["w1"]
 
 
-class Frames(Distance):
-    """Draws a frame every `every` epochs: a batch as the article shows it, not all data.
+class LiveWindow(Distance):
+    """Shows the picture, twenty frames a second, in a window or a notebook; if there is one."""
+
+    def on_train_begin(self, logs=None):
+        self.cell, self.due = None, time.perf_counter()
+        shape, figure = (self.real, self.params["epochs"], self.every), window_figure()
+        ipython = sys.modules.get("IPython")
+        if figure is not None:
+            self.picture = Picture(*shape, figure)
+            figure.canvas.manager.set_window_title("A generator learns")
+            figure.canvas.mpl_connect("close_event", self.close)
+            figure.canvas.manager.show()
+        elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+            self.picture = Picture(*shape)
+            self.cell = ipython.display.display(self.picture.image(), display_id=True)
+        else:
+            self.close()
+
+    def close(self, event=None):
+        self.picture, self.every = None, math.inf  # training need not stop to look any more
+
+    def show(self):
+        self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
+        if self.cell is not None:
+            self.cell.update(self.picture.image())
+            time.sleep(max(0, self.due - time.perf_counter()))
+        else:
+            canvas = self.picture.figure.canvas
+            self.picture.render()
+            canvas.blit(self.picture.figure.bbox)
+            canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        if self.picture is not None:
+            plt.close(self.picture.figure)
+
+
+def window_figure():
+    """Return a figure in a window of its own, not yet shown, or None where there is none."""
+    chosen = matplotlib.get_backend(auto_select=False)
+    try:
+        with plt.ioff():
+            figure = plt.figure(figsize=Picture.SIZE)
+    except Exception as error:  # each toolkit has its own for a display it cannot use
+        LOG.debug("no live window: %s", first_line(error))
+        return None
+    if figure.canvas.required_interactive_framework and figure.canvas.supports_blit:
+        return figure
+    plt.close(figure)
+    if chosen is None and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        try:
+            import tkinter  # noqa: F401
+        except ImportError as error:
+            LOG.info("no live window: %s (on Debian, install python3-tk)", error)
+    return None
+
+
+class Animation(Distance):
+    """Writes the frames to a GIF file when training ends; the last one stays for a while.
 
     Args:
         gan, sample_list, every: as for `Distance`.
-        batch_size: samples in a frame. Default: 32.
-    """
-
-    def __init__(self, gan, sample_list, batch_size=32, every=1):
-        super().__init__(gan, sample_list, every)
-        self.batch_size = batch_size
-
-    def look(self, epoch):
-        start = epoch % (len(self.real) // self.batch_size) * self.batch_size
-        batch = slice(start, start + self.batch_size)
-        state = gan_state(
-            self.gan, self.noise[batch], self.real[batch], self.picture.edges, whole_axis=False
-        )
-        self.picture.draw(state, f"epoch = {epoch}", self.history)
-        self.show()
-
-
-class LiveWindow(Frames):
-    """Shows the frames in a window, 20 a second; without a display it does nothing."""
-
-    def __init__(self, gan, sample_list, batch_size=32, every=1):
-        super().__init__(gan, sample_list, batch_size, every)
-        self.figure, self.frame_every = None, every
-
-    def on_train_begin(self, logs=None):
-        import matplotlib.pyplot as plt
-
-        self.every = None
-        try:
-            with plt.ioff():
-                figure = plt.figure(figsize=Picture.SIZE)
-        except Exception as error:  # each toolkit has its own for a display it cannot use
-            LOG.debug("no live window: %s", first_line(error))
-            return
-        canvas = figure.canvas
-        if canvas.required_interactive_framework is None or not canvas.supports_blit:
-            plt.close(figure)
-            return
-        self.figure, self.every = figure, self.frame_every
-        self.picture = Picture(figure, self.real, self.params["epochs"], self.every)
-        self.picture.animate()
-        canvas.mpl_connect("close_event", self._forget_window)
-        canvas.manager.show()
-        self.due = time.perf_counter()
-
-    def _forget_window(self, event):
-        self.figure = self.every = None
-
-    def show(self):
-        canvas = self.figure.canvas
-        self.picture.render()
-        canvas.blit(self.figure.bbox)
-        self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
-        while self.figure is not None:
-            canvas.flush_events()
-            wait = self.due - time.perf_counter()
-            if wait <= 0:
-                break
-            time.sleep(min(wait, 0.01))
-
-    def on_train_end(self, logs=None):
-        if self.figure is not None:
-            import matplotlib.pyplot as plt
-
-            plt.close(self.figure)
-        self.every = self.frame_every
-
-
-class FrameWriter(PillowWriter):
-    """matplotlib's GIF writer, but frames are what the canvas shows, in the picture's colours."""
-
-    def setup(self, fig, outfile, dpi=None):
-        super().setup(fig, outfile, dpi)
-        ramps = [np.linspace(to_rgba(color), (1, 1, 1, 1), 30)[:, :3] for color in "kgr"]
-        self.palette = Image.new("P", (1, 1))
-        self.palette.putpalette((np.concatenate(ramps) * 255).astype("uint8").tobytes())
-
-    def grab_frame(self):
-        image = Image.fromarray(np.asarray(self.fig.canvas.buffer_rgba())[:, :, :3])
-        self._frames.append(image.quantize(palette=self.palette, dither=Image.Dither.NONE))
-
-
-class Animation(Frames):
-    """Writes the frames of the live window to a GIF file when training ends.
-
-    Args:
-        gan, sample_list, batch_size, every: as for `Frames`.
         path: the file.
 
     Raises:
         OSError: when training ends, if the file cannot be written.
     """
 
-    def __init__(self, gan, sample_list, path, batch_size=32, every=1):
-        super().__init__(gan, sample_list, batch_size, every)
-        self.path = pathlib.Path(path)
+    def __init__(self, gan, sample_list, path, every=1):
+        super().__init__(gan, sample_list, every)
+        self.path, self.frames = pathlib.Path(path), []
+        # The picture's colours and their way to white, for all frames alike.
+        ramps = [np.linspace(to_rgba(color), (1, 1, 1, 1), 30)[:, :3] for color in "kgr"]
+        self.palette = Image.new("P", (1, 1))
+        self.palette.putpalette((np.concatenate(ramps) * 255).astype("uint8").tobytes())
 
     def on_train_begin(self, logs=None):
-        figure = Figure(Picture.SIZE)
-        FigureCanvasAgg(figure)
-        self.picture = Picture(figure, self.real, self.params["epochs"], self.every)
-        self.picture.animate()
-        self.writer = FrameWriter(fps=1 / FRAME_SECONDS)
-        self.writer.setup(figure, self.path)
+        self.picture = Picture(self.real, self.params["epochs"], self.every)
 
     def show(self):
-        self.picture.render()
-        self.writer.grab_frame()
+        image = self.picture.image()
+        self.frames.append(image.quantize(palette=self.palette, dither=Image.Dither.NONE))
 
     def on_train_end(self, logs=None):
-        if self.history:
-            with replacing(self.path) as (self.writer.outfile,):
-                self.writer.finish()
+        super().on_train_end(logs)
+        if self.frames:
+            first, *others = self.frames
+            durations = [int(1000 * FRAME_SECONDS)] * len(others) + [1000 * LAST_FRAME_SECONDS]
+            with replacing(self.path) as (file,):
+                first.save(file, append_images=others, save_all=True, duration=durations, loop=0)
+            LOG.info("animation saved in %s", self.path)
 
 
-class TrainingCSV(keras.callbacks.CSVLogger, Watcher):
+class TrainingCSV(keras.callbacks.CSVLogger):
     """Writes `epoch, dis_loss, gen_loss, w1` to a file, a row an epoch, epochs from 1.
 
-    Where w1 was not measured the row says NA.
-
-    Args:
-        filename: the file; a file that is there is replaced.
+    Where w1 was not measured the row says NA. Raises an OSError that names the file if it
+    cannot be written.
     """
 
+    every = math.inf
+
     def on_train_begin(self, logs=None):
-        # A file of its own from the first row on, whoever else writes under this name.
-        path = pathlib.Path(self.filename)
-        with replacing(path) as (self.filename,):
-            super().on_train_begin(logs)
-        self.filename = path
+        super().on_train_begin(logs)
         self.keys = ["dis_loss", "gen_loss", "w1"]
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch + 1, logs)
+        try:
+            super().on_epoch_end(epoch + 1, logs)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.filename) from error
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        LOG.info("losses saved in %s", self.filename)
 
 
-class Progress(Watcher):
+class Progress(keras.callbacks.Callback):
     """One line that updates on a terminal; elsewhere a log line every tenth of the run."""
 
     def on_train_begin(self, logs=None):
-        self.bar = None
+        self.epoch, self.losses, self.bar = 0, [], None
+        self.every = 1  # the bar's time to go leaves out the first epoch, which is compiled
         if sys.stdout is not None and sys.stdout.isatty():
             losses = ["dis_loss", "gen_loss"]
             self.bar = keras.utils.Progbar(
@@ -1120,117 +859,55 @@ class Progress(Watcher):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        epoch, epochs = epoch + 1, self.params["epochs"]
+        self.epoch, epochs, self.every = epoch + 1, self.params["epochs"], math.inf
+        self.losses = [(name, logs[name]) for name in ("dis_loss", "gen_loss")]
         if self.bar is not None:
-            losses = [(name, logs[name]) for name in ("dis_loss", "gen_loss")]
-            self.bar.update(epoch, losses, finalize=epoch == epochs or self.model.stop_training)
-        elif epoch * 10 // epochs > (epoch - 1) * 10 // epochs:
-            LOG.info(
-                "epoch %d of %d: dis_loss = %.4f, gen_loss = %.4f",
-                epoch, epochs, logs["dis_loss"], logs["gen_loss"],
-            )  # fmt: skip
+            self.bar.update(self.epoch, self.losses)
+        elif self.epoch * 10 // epochs > epoch * 10 // epochs:
+            losses = ", ".join(f"{name} = {loss:.4f}" for name, loss in self.losses)
+            LOG.info("epoch %d of %d: %s", self.epoch, epochs, losses)
 
-
-def draw_graph(model, path):
-    """Draw a Keras model with its shapes; without Graphviz, say once what to install.
-
-    Args:
-        model: a Keras model.
-        path: the PNG file.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as (file,):
-            keras.utils.plot_model(model, file, show_shapes=True)
-    except ImportError:
-        _warn_of_no_graphviz()
-
-
-@functools.cache
-def _warn_of_no_graphviz():
-    LOG.warning("no model graphs: install Graphviz (its `dot` program) and pydot to get them")
+    def on_train_end(self, logs=None):
+        if self.bar is not None and 0 < self.epoch < self.params["epochs"]:
+            self.bar.update(self.epoch, self.losses, finalize=True)
 
 
 # ---------------------------------------------------------------------------------------
-# 4. The demo
+# 6. The program
 #
-# The article's networks and data, its command line, and all the care it takes that nothing
-# trained is lost: everything is tried before training, and models are saved whatever happens.
-# ---------------------------------------------------------------------------------------
+# Every place it will write to is tried before training, and what was trained is saved
+# however training ends.
 
-BATCHES = 100  # in the data set
 CSV_FILE = "training.csv"
-LOG_LEVELS = {
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "err": logging.ERROR,
-}
+SAVE_SECONDS = 60  # from one save to the next while it trains
 
 
-def make_gan(noise_dim=4, log_dir=None):
-    """The article's GAN for samples of one number, compiled with Adam.
+def whole(low, high=2**31 - 1):
+    """Return a parser of whole numbers from `low` to `high`, for argparse."""
 
-    D's output is the largest of 50 softmax values. Built-in layers say so, and not a Lambda,
-    because Keras loads no Lambda from a file.
+    def parse(text):
+        if text.isdecimal() and len(text) < 20 and low <= int(text) <= high:
+            return int(text)
+        expected = f"expected a whole number from {low} to {high}"
+        raise argparse.ArgumentTypeError(f"{expected}, got {text!r}")
 
-    Args:
-        noise_dim: size of the noise. Default: 4.
-        log_dir: as for `GANModel`.
-
-    Returns:
-        A GANModel.
-    """
-    gan = GANModel([1, noise_dim], log_dir)
-    gan.add_gen_layer(layers.Dense(200, activation="relu"))
-    gan.add_gen_layer(layers.Dense(100, activation="relu"))
-    gan.add_gen_layer(layers.Dense(50, activation="relu"))
-    gan.add_gen_layer(layers.Dense(1))
-    gan.add_discr_layer(layers.Dense(200, activation="relu"))
-    gan.add_discr_layer(layers.Dense(50, activation="softmax"))
-    gan.add_discr_layer(layers.Reshape((50, 1)))
-    gan.add_discr_layer(layers.GlobalMaxPooling1D())
-    gan.compile_generator_model()
-    gan.compile_discriminateor_model()
-    return gan
+    return parse
 
 
-def make_samples(rows, noise_dim=4, seed=None):
-    """The article's data: noise from U(-3, 3), real samples from N(0, 1).
+def file_name(*endings):
+    """Return a parser of file names with one of these endings, for argparse."""
 
-    Args:
-        rows: number of rows.
-        noise_dim: size of the noise. Default: 4.
-        seed: for `numpy.random.default_rng`. Default: None, other data every time.
+    def parse(text):
+        if text.lower().endswith(endings):
+            return text
+        expected = f"expected a name that ends in {' or '.join(endings)}"
+        raise argparse.ArgumentTypeError(f"{expected}, got {text!r}")
 
-    Returns:
-        `{"x": noise (rows, noise_dim), "y": real samples (rows, 1)}`, float32.
-    """
-    rng = np.random.default_rng(seed)
-    return {
-        "x": rng.uniform(-3, 3, (rows, noise_dim)).astype("float32"),
-        "y": rng.standard_normal((rows, 1), dtype="float32"),
-    }
+    return parse
 
 
 def parse_args(argv=None):
     """Read the command line; a bad one ends the program with status 2."""
-
-    def whole(low, high=2**31 - 1):
-        def parse(text):
-            if not (text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
-                raise argparse.ArgumentTypeError(
-                    f"expected a whole number from {low} to {high}, got {text!r}"
-                )
-            return int(text)
-
-        return parse
-
     parser = argparse.ArgumentParser(
         description="Train a GAN that turns uniform noise into samples of a Gaussian.",
         epilog="Ctrl-C ends training after the epoch in hand and saves what was trained.",
@@ -1238,15 +915,16 @@ def parse_args(argv=None):
     )
     flag = parser.add_argument
     default = "(default: %(default)s)"
-    flag("-e", "--epoch", type=whole(0), default=10, metavar="N", help=f"epochs to train {default}")
     # fmt: off
+    flag("-e", "--epoch", type=whole(0), default=10, metavar="N", help=f"epochs to train {default}")
     flag("-b", "--batch_size", type=whole(1), default=32, metavar="N",
          help=f"samples in a batch, a hundredth of the data set {default}")
     flag("-m", "--model_dir", default="models", metavar="DIR",
          help=f"folder of the two .h5 files {default}")
     flag("-log", "--log_dir", metavar="DIR",
          help="folder for graphs of the models and for training.csv (default: none)")
-    flag("-log_lvl", "--log_lvl", type=str.lower, choices=LOG_LEVELS, default="info",
+    flag("-log_lvl", "--log_lvl", type=str.lower, default="info",
+         choices=("info", "debug", "warn", "warning", "error", "err"),
          help=f"the lowest level of log lines to show {default}")
     flag("-k", "--step_per", type=whole(1), default=20, metavar="K",
          help=f"updates of the discriminator in an epoch {default}")
@@ -1254,9 +932,10 @@ def parse_args(argv=None):
          help=f"numbers of noise that make a sample {default}")
     flag("-s", "--seed", type=whole(0, 2**32 - 1), metavar="N",
          help="seed of everything random: same seed, same result (default: none)")
-    flag("-o", "--output", default="img/gan_results.png", metavar="FILE",
-         help=f"the picture of the result: .png, .pdf, .svg {default}")
-    flag("-gif", "--gif", metavar="FILE", help="an animation of the training (default: none)")
+    flag("-o", "--output", type=file_name(".png", ".pdf", ".svg"), default="img/gan_results.png",
+         metavar="FILE", help=f"the picture of the result: .png, .pdf, .svg {default}")
+    flag("-gif", "--gif", type=file_name(".gif"), metavar="FILE",
+         help="an animation of the training (default: none)")
     flag("-every", "--plot_every", type=whole(1), default=1, metavar="N",
          help=f"epochs from one frame of window and animation to the next {default}")
     flag("-r", "--resume", action="store_true",
@@ -1265,118 +944,129 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.epoch == 0 and not args.resume:
         parser.error("argument -e/--epoch: 0 epochs only with -r/--resume")
+    if args.gif is not None and args.epoch > MOST_FRAMES * args.plot_every:
+        least = math.ceil(args.epoch / MOST_FRAMES)
+        parser.error(f"argument -gif/--gif: at most {MOST_FRAMES} frames, use -every {least}")
     return args
 
 
-def check_outputs(args):
-    """Make and try every place the run will write to.
+def check_places(args):
+    """Look for what the run will read; make and try every place it will write to.
 
     Raises:
         OSError, ValueError: with the flag, and what is wrong with its value.
     """
-    files = [("-o", args.output, ["png", "pdf", "svg"])]
-    folders = []
+    models = [pathlib.Path(args.model_dir, name) for name in MODEL_FILES]
+    if args.resume:
+        for path in models:
+            if not path.exists():
+                raise FileNotFoundError(f"-r/--resume: {path} is missing")
+        saved = saved_noise_dim(models[0])
+        if saved not in (None, args.noise_dim):
+            problem = f"{models[0]} was saved with noise_dim = {saved}, not {args.noise_dim}"
+            raise ValueError(f"-n/--noise_dim: {problem}, use -n {saved}")
+    places = [("-o/--output", pathlib.Path(args.output))]
     if args.epoch:
-        folders.append(("-m", args.model_dir, [GENERATOR_FILE, DISCRIMINATEOR_FILE]))
+        places += [("-m/--model_dir", path) for path in models]
     if args.gif is not None:
-        files.append(("-gif", args.gif, ["gif"]))
+        places.append(("-gif/--gif", pathlib.Path(args.gif)))
     if args.log_dir is not None:
-        folders.append(("-log", args.log_dir, [CSV_FILE]))
-    for flag, file, formats in files:
-        path = pathlib.Path(file)
-        if path.suffix.lower().removeprefix(".") not in formats:
-            raise ValueError(f"{flag} {file}: the name must end in one of .{', .'.join(formats)}")
-        folders.append((flag, path.parent, [path.name]))
-    for flag, folder, names in folders:
+        places.append(("-log/--log_dir", pathlib.Path(args.log_dir, CSV_FILE)))
+    for flag, path in places:
         try:
-            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".gan_", dir=path.parent) as folder:
+                pathlib.Path(folder, path.name).touch()
         except OSError as error:
-            raise OSError(f"{flag}: cannot write to {folder}: {first_line(error)}") from error
-        for name in names:
-            if pathlib.Path(folder, name).is_dir():
-                raise OSError(f"{flag}: {pathlib.Path(folder, name)} is a folder, not a file")
+            raise OSError(f"{flag}: cannot write {path}: {first_line(error)}") from error
+        if path.is_dir():
+            raise OSError(f"{flag}: {path} is a folder, not a file")
 
 
-class Interruption(Watcher):
-    """Ends training after the epoch in hand when a signal asks for it.
+class Autosave(keras.callbacks.Callback):
+    """Saves the models to a folder once a minute: no more is lost, whatever ends the process."""
 
-    As a context manager it takes Ctrl-C (SIGINT), SIGTERM and the loss of the terminal
-    (SIGHUP, unless the program was told to ignore it). A second signal ends the program at once.
+    every = math.inf
 
-    Attributes:
-        status: the program's exit status, 128 plus the signal's number, or 0.
-    """
-
-    status = 0
-
-    def __enter__(self):
-        # A handler in Python waits for a compiled call to return; a thread that reads what the
-        # C handler writes to a pipe does not.
-        reader, self.writer = os.pipe()
-        os.set_blocking(self.writer, False)
-        threading.Thread(target=self.listen, args=(reader,), daemon=True).start()
-        self.wakeup = signal.set_wakeup_fd(self.writer)
-        numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-        self.handlers = {
-            number: signal.signal(number, lambda *_: None)
-            for number in numbers
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN
-        }
-        return self
-
-    def __exit__(self, *error):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self.wakeup)
-        os.close(self.writer)
-
-    def listen(self, reader):
-        """Take signal numbers from the pipe until it is closed."""
-        with open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123
-            while number := pipe.read(1):
-                if self.status:
-                    os._exit(self.status)
-                self.status = 128 + number[0]
+    def __init__(self, gan, path_dir):
+        super().__init__()
+        self.gan, self.path_dir, self.due = gan, path_dir, time.monotonic() + SAVE_SECONDS
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.status:
-            self.model.stop_training = True
+        if time.monotonic() >= self.due:
+            self.due = time.monotonic() + SAVE_SECONDS
+            try:
+                self.gan.save_model(self.path_dir)
+            except OSError as error:  # in the end there is another folder to try
+                LOG.warning("the models are not saved yet: %s", first_line(error))
 
 
 def save_somewhere(gan, folder):
-    """Save the models in a folder or, if it cannot take them, in a new one elsewhere.
+    """Save the models in a folder or, if it cannot take them, in a new temporary one.
 
     Raises:
         OSError: if it was not that folder; says where the models are.
     """
     try:
         gan.save_model(folder)
-        LOG.info("models saved in %s", folder)
-        return
     except OSError as error:
         problem = f"cannot save the models in {folder}: {first_line(error)}"
-    for parent in (tempfile.gettempdir(), pathlib.Path.home(), pathlib.Path.cwd()):
         try:
-            rescue = tempfile.mkdtemp(prefix="gan_models_", dir=parent)
+            rescue = tempfile.mkdtemp(prefix="gan_models_")
             gan.save_model(rescue)
-        except OSError:
-            continue
-        raise OSError(f"{problem}; they are in {rescue}")
-    raise OSError(f"{problem}, nor anywhere else")
+        except OSError as error:
+            raise OSError(f"{problem}; nor elsewhere: {first_line(error)}") from error
+        raise OSError(f"{problem}; they are in {rescue}") from error
+    LOG.info("models saved in %s", folder)
+
+
+@contextlib.contextmanager
+def ending_on_signals(gan):
+    """In this context a signal ends training after the epoch in hand; a second one, the program.
+
+    As long as no epoch is done there is nothing to save, and the first one ends the program.
+    Yields a list of the signals that came. Afterwards the handlers are as before.
+    """
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    came = []
+
+    def handle(number, frame):
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        if not gan.train_status["gen_loss"]:
+            raise SystemExit(128 + number)
+        gan.generator_training_model.stop_training = True
+
+    try:
+        for number, handler in handlers.items():
+            if handler != signal.SIG_IGN:  # as nohup and a shell's & want it
+                signal.signal(number, handle)
+        yield came
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def run(args):
     """Do what the command line asks for; returns the exit status."""
-    check_outputs(args)
+    check_places(args)
     if args.seed is not None:
         keras.utils.set_random_seed(args.seed)
     samples = make_samples(args.batch_size * BATCHES, args.noise_dim, args.seed)
     gan = make_gan(args.noise_dim, args.log_dir)
     if args.resume:
         gan.load_model(args.model_dir)
-
-    problems = []
+    # Fifty looks at the distance cost little, however long the run is.
+    distance = Distance(gan, samples, every=max(args.plot_every, args.epoch // 50))
+    callbacks = [distance, LiveWindow(gan, samples, args.plot_every)]
+    if args.gif is not None:
+        callbacks.append(Animation(gan, samples, args.gif, args.plot_every))
+    if args.log_dir is not None:
+        callbacks.append(TrainingCSV(str(pathlib.Path(args.log_dir, CSV_FILE))))
+    callbacks += [Progress(), Autosave(gan, args.model_dir)]
+    title, problems = f"noise_dim = {args.noise_dim}", []
 
     def attempt(step, *values, **named):
         try:
@@ -1384,47 +1074,35 @@ def run(args):
         except Exception as problem:
             problems.append(problem)
 
-    # Fifty looks at the distance cost little, however long the run is.
-    distance = Distance(gan, samples, every=max(args.plot_every, args.epoch // 50))
-    with Interruption() as interruption:
+    with ending_on_signals(gan) as signals:
         if args.epoch:
-            frames = {"batch_size": args.batch_size, "every": args.plot_every}
-            callbacks = [distance, LiveWindow(gan, samples, **frames)]
-            if args.gif is not None:
-                callbacks.append(Animation(gan, samples, args.gif, **frames))
-            if args.log_dir is not None:
-                callbacks.append(TrainingCSV(pathlib.Path(args.log_dir, CSV_FILE)))
-            callbacks += [Progress(), interruption]
-            attempt(
-                gan.train, samples, args.epoch, args.batch_size, args.step_per, callbacks=callbacks
-            )
+            settings = args.epoch, args.batch_size, args.step_per
+            attempt(gan.train, samples, *settings, callbacks=callbacks)
             done = len(gan.train_status["gen_loss"])
-            if interruption.status:
+            if signals:
                 LOG.warning("interrupted after %d of %d epochs", done, args.epoch)
-            if any(isinstance(problem, FloatingPointError) for problem in problems):
-                raise FloatingPointError(f"{problems[0]}; {args.model_dir} is untouched")
-            if problems and not done:
+            if problems and (not done or isinstance(problems[0], FloatingPointError)):
                 raise problems[0]
             attempt(save_somewhere, gan, args.model_dir)
+            title = f"K = {args.step_per}, {done}{' more' * args.resume} epochs, {title}"
 
-        generated, real = predict(gan.generator_model, samples["x"]), samples["y"]
+        noise, real = shown_rows(samples)
+        generated = np.asarray(gan.generator_model(noise))
         w1 = wasserstein(generated, real)
         LOG.info(
             "generated: mean %.3f, standard deviation %.3f; real: mean %.3f, standard deviation "
             "%.3f; Wasserstein-1 distance %.3f; D's mean output on generated %.3f",
             generated.mean(), generated.std(), real.mean(), real.std(), w1,
-            predict(gan.discriminateor_model, generated).mean(),
+            np.mean(gan.discriminateor_model(generated)),
         )  # fmt: skip
-        title = f"noise_dim = {args.noise_dim}, W1 = {w1:.3f}"
-        if args.epoch:
-            more = " more" if args.resume else ""
-            title = f"K = {args.step_per}, {done}{more} epochs, {title}"
-        w1_history = distance.history or [(0, w1)]
-        attempt(save_picture, gan, samples, args.output, title, w1_history)
+        title = f"{title}, W1 = {w1:.3f}"
+        attempt(save_picture, gan, samples, args.output, title, distance.history)
 
     for problem in problems:
         LOG.error("%s", first_line(problem))
-    return 1 if problems else interruption.status
+    if problems:
+        return 1
+    return 128 + signals[0] if signals else 0
 
 
 def main(argv=None):
@@ -1437,9 +1115,14 @@ def main(argv=None):
         The exit status: 0, 1 for a failure, 128 plus the number of the signal that ended it.
     """
     args = parse_args(argv)
-    app_logger.init(LOG_LEVELS[args.log_lvl])
+    level = args.log_lvl.upper()
+    app_logger.init("ERROR" if level == "ERR" else level)
+    keras.config.set_floatx("float32")  # whatever keras.json says
+    keras.config.set_epsilon(1e-7)
     try:
         return run(args)
+    except KeyboardInterrupt:
+        return 130
     except Exception as problem:
         LOG.error("%s", first_line(problem))
         LOG.debug("it happened here:", exc_info=True)
