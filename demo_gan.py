@@ -192,7 +192,8 @@ class GANModel:
 
         `noise` and `real` are tensors `(batch_count, batch_size, width)`; `draws`, `(at least
         count, 2 * step_per + 1)`, says which of these batches an epoch uses. Returns the losses
-        of each epoch, `(len(draws), 2)`, and of the last one the generated batch and D's output.
+        of each epoch, `(len(draws), 2)`, of the last one the generated batch and D's output, and
+        whether all is finite.
         """
         step_per = draws.shape[1] // 2
         losses, x, epoch = tf.zeros((draws.shape[0], 2), noise.dtype), noise[0], 0
@@ -211,7 +212,10 @@ class GANModel:
             losses = tf.tensor_scatter_nd_update(losses, [[epoch]], [both])
             epoch += 1
         generated = self.generator_model(x, training=False)
-        return losses, generated, self.discriminateor_model(generated, training=False)
+        judged = self.discriminateor_model(generated, training=False)
+        parts = [losses, *self.generator_training_model.weights]  # which has all weights
+        flat = tf.concat([tf.cast(tf.reshape(part, [-1]), noise.dtype) for part in parts], 0)
+        return losses, generated, judged, tf.reduce_all(tf.math.is_finite(flat))
 
     def train(self, sample_list, epoch=3, batch_size=32, step_per=10, plot=False, callbacks=None):
         """Train both networks; calling it again goes on training.
@@ -271,14 +275,14 @@ class GANModel:
                     draws[i] = [random.randint(0, len(noise) - 1) for _ in draws[i]]
                 watchers.on_epoch_begin(done)
                 arguments = noise, real, tf.constant(draws), tf.constant(count)
-                losses, generated, judged = self._run_epochs(*arguments)
+                losses, generated, judged, finite = self._run_epochs(*arguments)
                 losses = losses.numpy()[:count]
                 self.train_status["dis_loss"] += losses[:, 0].tolist()
                 self.train_status["gen_loss"] += losses[:, 1].tolist()
                 if plot:
                     self.train_status["gen_result"].append(generated.numpy())
                     self.train_status["dis_result"].append(judged.numpy())
-                if not all_finite([losses, *generator.get_weights()]):
+                if not finite:
                     where = f"by epoch {done + count} a loss or a weight is not finite"
                     raise FloatingPointError(f"training diverged: {where}")
                 for i, (dis_loss, gen_loss) in enumerate(losses.tolist()):
@@ -531,7 +535,7 @@ def gan_state(gan, noise, real):
         2014, proposition 1), nan where there are no samples. For samples of more numbers:
         `"generated"`, the first two of each.
     """
-    generated = np.asarray(gan.generator_model(noise))
+    generated = gan.generator_model.predict_on_batch(noise)
     w1 = wasserstein(generated, real)
     if gan.signal_dim > 1:
         return {"w1": w1, "generated": (generated[:, 0], generated[:, 1])}
@@ -540,7 +544,7 @@ def gan_state(gan, noise, real):
     p, q = histogram(real, edges), histogram(generated, edges)
     optimal = np.divide(p, p + q, out=np.full(BINS, np.nan), where=p + q > 0)
     axis = np.linspace(edges[0], edges[-1], 201)
-    decision = np.asarray(gan.discriminateor_model(axis[:, None]))[:, 0]
+    decision = gan.discriminateor_model.predict_on_batch(axis[:, None])[:, 0]
     curves = {"generated": (centres, q), "decision": (axis, decision)}
     return {"w1": w1, **curves, "optimal": (centres, optimal)}
 
@@ -1087,13 +1091,13 @@ def run(args):
             title = f"K = {args.step_per}, {done}{' more' * args.resume} epochs, {title}"
 
         noise, real = shown_rows(samples)
-        generated = np.asarray(gan.generator_model(noise))
+        generated = gan.generator_model.predict_on_batch(noise)
         w1 = wasserstein(generated, real)
         LOG.info(
             "generated: mean %.3f, standard deviation %.3f; real: mean %.3f, standard deviation "
             "%.3f; Wasserstein-1 distance %.3f; D's mean output on generated %.3f",
             generated.mean(), generated.std(), real.mean(), real.std(), w1,
-            np.mean(gan.discriminateor_model(generated)),
+            gan.discriminateor_model.predict_on_batch(generated).mean(),
         )  # fmt: skip
         title = f"{title}, W1 = {w1:.3f}"
         attempt(save_picture, gan, samples, args.output, title, distance.history)

@@ -1,8 +1,10 @@
 """What the tests share: small GANs, the article's recordings, the program as a process."""
 
+import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,6 +16,8 @@ from keras import layers
 import demo_gan
 
 ROOT = pathlib.Path(demo_gan.__file__).parent
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # pytest runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # but Ctrl-C is to be heard
 DATA = pathlib.Path(__file__).parent / "data"
 
 
@@ -97,6 +101,20 @@ def needs(*tools):
     if missing and "CI" not in os.environ:
         pytest.skip(f"needs {' and '.join(missing)}")
     assert not missing
+
+
+@contextlib.contextmanager
+def virtual_display():
+    """A display of its own, `(":number", process)`, that ends with the context."""
+    reader, writer = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1000x700x24"]
+    process = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        display = f":{pipe.readline().strip()}"
+    yield display, process
+    process.terminate()
+    process.wait()
 
 
 @pytest.fixture
