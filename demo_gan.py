@@ -90,18 +90,15 @@ class GANModel:
     Args:
         input_dim: `[signal_dim, noise_dim]`, the sizes of a sample and of the noise it is
             made from, or one int for both.
-        log_dir: folder for the graphs of the two training models, drawn when they are
-            compiled. Default: None, no graphs.
+        log_dir: folder for graphs of the models that train. Default: None, no graphs.
 
     Attributes:
         generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
         discriminateor_model: D, `(batch, signal_dim)` to a probability, `(batch, 1)`.
-        generator_training_model, discriminateor_training_model: the compiled models that
-            train G and D; None before compiling.
+        generator_training_model, discriminateor_training_model: the compiled models.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"` (the
-            mean over its updates of D) and to `"gen_loss"`; with `plot=True` also the
-            generated batch, `(batch_size, signal_dim)`, to `"gen_result"` and D's output on
-            it, `(batch_size, 1)`, to `"dis_result"`.
+            mean over its updates of D) and `"gen_loss"`; with `plot=True` also the generated
+            batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
     """
 
     def __init__(self, input_dim, log_dir=None):
@@ -125,9 +122,8 @@ class GANModel:
         """Wire and compile the model that trains the generator; again later is fine.
 
         Args:
-            optimizer: Keras optimizer, or its name. An optimizer belongs to one set of
-                weights: of one that is in use already, a copy with the same settings is
-                taken. Default: a fresh Adam.
+            optimizer: Keras optimizer, or its name; one that is in use already is copied, as
+                it belongs to one set of weights. Default: a fresh Adam.
 
         Raises:
             ValueError: if a network has no layers or outputs another shape than it should.
@@ -221,12 +217,10 @@ class GANModel:
         """Train both networks; calling it again goes on training.
 
         Batch i is rows i * batch_size to (i + 1) * batch_size - 1 of the data; rows that do
-        not fill a batch are left out. Which batches an epoch uses comes from Python's
-        `random`: for each update of the discriminator one draw for the noise, then one for
-        the real samples, and at last one for the generator's noise.
-
-        A BatchNormalization works as in training also in the network that is not updated: it
-        normalizes by the batch, and its moving averages follow.
+        not fill a batch are left out. Python's `random` draws the batches of an epoch: for each
+        update of the discriminator one of noise, then one of real samples, and at last one of
+        noise for the generator. A BatchNormalization works as in training also in the network
+        that is not updated: it normalizes by the batch, and its moving averages follow.
 
         Args:
             sample_list: `{"x": noise (n, noise_dim), "y": real samples (n, signal_dim)}`.
@@ -235,16 +229,14 @@ class GANModel:
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
             plot: whether to keep each epoch's generated batch in `train_status`, and to show
                 the training in a window or notebook if there is one. Default: False.
-            callbacks: Keras callback, or list of them, called for every epoch, with
-                `dis_loss` and `gen_loss` in `logs`. One with an attribute `every = N` sees the
-                networks as every N-th epoch left them, and those between run in one compiled
-                call; others see every epoch's. Their `model` is the generator's training model:
-                what sets a learning rate sets G's. D's is the one of
-                `discriminateor_training_model.optimizer`. Default: none.
+            callbacks: Keras callback, or list of them. All hear of every epoch, with `dis_loss`
+                and `gen_loss` in `logs`, and see the networks as it left them; one with an
+                attribute `every = N` sees every N-th, and those between run in one compiled
+                call. Their `model` is the generator's training model: a scheduler sets G's
+                learning rate, D's is `discriminateor_training_model.optimizer.learning_rate`.
 
         Raises:
-            ValueError: before anything has changed, if the GAN is not compiled or an argument
-                is not what it should be.
+            ValueError: before anything has changed, if an argument or a model is not right.
             FloatingPointError: when a loss or a weight is not finite any more.
         """
         generator, discriminator = self.generator_training_model, self.discriminateor_training_model
@@ -261,10 +253,10 @@ class GANModel:
         at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         draws = np.zeros((at_most, 2 * step_per + 1), "int32")
 
-        generator.stop_training = False
-        params = {"epochs": epoch, "steps": 1, "verbose": 1}
-        watchers = keras.callbacks.CallbackList(callbacks, model=generator, **params)
-        done = 0
+        done, generator.stop_training = 0, False
+        watchers = keras.callbacks.CallbackList(
+            callbacks, model=generator, epochs=epoch, steps=1, verbose=1
+        )
         try:
             watchers.on_train_begin()
             while done < epoch and not generator.stop_training:
@@ -283,8 +275,9 @@ class GANModel:
                     self.train_status["gen_result"].append(generated.numpy())
                     self.train_status["dis_result"].append(judged.numpy())
                 if not finite:
-                    where = f"by epoch {done + count} a loss or a weight is not finite"
-                    raise FloatingPointError(f"training diverged: {where}")
+                    raise FloatingPointError(
+                        f"training diverged by epoch {done + count}: not finite"
+                    )
                 for i, (dis_loss, gen_loss) in enumerate(losses.tolist()):
                     if i > 0:
                         watchers.on_epoch_begin(done + i)
@@ -357,12 +350,16 @@ def make_samples(rows, noise_dim=4, seed=None):
     }
 
 
-def cut_into_batches(gan, sample_list, batch_size):
-    """Return noise and real samples as tensors `(batch_count, batch_size, width)`.
+# ---------------------------------------------------------------------------------------
+# 4. Data and files
+#
+# Files are written whole or not at all, and read without running what is in them.
 
-    Raises:
-        ValueError: if they are not finite numbers of the GAN's shapes, or too few.
-    """
+MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
+
+
+def cut_into_batches(gan, sample_list, batch_size):
+    """Return noise and real samples as tensors `(batch_count, batch_size, width)`."""
     batches = []
     for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
         rows = np.asarray(sample_list[key], keras.config.floatx())
@@ -378,14 +375,6 @@ def cut_into_batches(gan, sample_list, batch_size):
         whole = len(rows) // batch_size * batch_size
         batches.append(tf.constant(rows[:whole].reshape(-1, batch_size, width)))
     return batches
-
-
-# ---------------------------------------------------------------------------------------
-# 4. Files
-#
-# Written whole or not at all, and read without running what is in them.
-
-MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 
 
 def all_finite(arrays):
@@ -446,12 +435,10 @@ def read_networks(networks, folder):
 def read_network(network, path):
     try:
         network.load_weights(path)
-    except OSError as error:
-        if error.errno:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise ValueError(f"{path} is no HDF5 file, or damaged: {first_line(error)}") from error
     except Exception as error:  # whatever Keras stumbles over in a file that is not its own
-        raise ValueError(f"{path} does not fit the layers: {first_line(error)}") from error
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise ValueError(f"{path} is damaged or does not fit: {first_line(error)}") from error
     if not all_finite(network.get_weights()):
         raise ValueError(f"{path} holds weights that are not finite")
 
@@ -520,12 +507,7 @@ def histogram(samples, edges):
 
 
 def gan_state(gan, noise, real):
-    """What there is to see of a GAN.
-
-    Args:
-        gan: a GANModel.
-        noise: array `(n, noise_dim)`.
-        real: array `(n, signal_dim)`.
+    """What there is to see of a GAN, given noise `(n, noise_dim)` and real `(n, signal_dim)`.
 
     Returns:
         A dict with `"w1"`, the Wasserstein-1 distance of generated and real samples, and
@@ -552,8 +534,8 @@ def gan_state(gan, noise, real):
 class Picture:
     """A figure of a GAN's state: samples, D's output below them, W1 over the epochs beside them.
 
-    Samples of one number are shown as histograms; of two or more, the first two as a scatter,
-    without D. What does not move is drawn once: the rest is blitted over it.
+    Samples of one number are shown as histograms; of more, the first two as a scatter, without
+    D. What does not move is drawn once, the rest is blitted over it.
 
     Args:
         real: array `(n, signal_dim)`; fixes the axes, so that nothing jumps.
@@ -625,12 +607,9 @@ class Picture:
         (self.lines["distance"],) = distance.plot([], [], ".-", color="0.3", markersize=2)
 
     def draw(self, state, title, history=()):
-        """Show a state; those shown before stay as a fading trail.
+        """Show a state, as `gan_state` returns it; those shown before stay as a fading trail.
 
-        Args:
-            state: as `gan_state` returns it.
-            title: text above the picture.
-            history: list of `(epoch, w1)`. Default: none.
+        `history` is a list of `(epoch, w1)`.
         """
         for name, (trail, past) in self.trails.items():
             color, alphas = self.lines[name].get_color(), np.linspace(0.05, 0.35, past.maxlen)
@@ -662,17 +641,10 @@ class Picture:
 
 
 def save_picture(gan, sample_list, path, title, history=()):
-    """Save a picture of the GAN.
+    """Save a picture of the GAN to a file whose name ends in a format that matplotlib writes.
 
-    Args:
-        gan: a GANModel.
-        sample_list: as `GANModel.train` takes it.
-        path: the file; its ending says the format, any that matplotlib writes.
-        title: text above the picture.
-        history: list of `(epoch, w1)`. Default: none.
-
-    Raises:
-        OSError: if the file cannot be written; what was there is untouched.
+    `sample_list` is as `GANModel.train` takes it, `history` a list of `(epoch, w1)`. Raises an
+    OSError if the file cannot be written; what was there is untouched then.
     """
     noise, real = shown_rows(sample_list)
     picture = Picture(real, epochs=history[-1][0] if history else 0)
@@ -791,15 +763,7 @@ def window_figure():
 
 
 class Animation(Distance):
-    """Writes the frames to a GIF file when training ends; the last one stays for a while.
-
-    Args:
-        gan, sample_list, every: as for `Distance`.
-        path: the file.
-
-    Raises:
-        OSError: when training ends, if the file cannot be written.
-    """
+    """Writes the frames to a GIF file when training ends; the last one stays for a while."""
 
     def __init__(self, gan, sample_list, path, every=1):
         super().__init__(gan, sample_list, every)
@@ -827,11 +791,7 @@ class Animation(Distance):
 
 
 class TrainingCSV(keras.callbacks.CSVLogger):
-    """Writes `epoch, dis_loss, gen_loss, w1` to a file, a row an epoch, epochs from 1.
-
-    Where w1 was not measured the row says NA. Raises an OSError that names the file if it
-    cannot be written.
-    """
+    """Writes `epoch, dis_loss, gen_loss, w1`, a row an epoch, epochs from 1; NA is no w1."""
 
     every = math.inf
 
@@ -898,18 +858,6 @@ def whole(low, high=2**31 - 1):
     return parse
 
 
-def file_name(*endings):
-    """Return a parser of file names with one of these endings, for argparse."""
-
-    def parse(text):
-        if text.lower().endswith(endings):
-            return text
-        expected = f"expected a name that ends in {' or '.join(endings)}"
-        raise argparse.ArgumentTypeError(f"{expected}, got {text!r}")
-
-    return parse
-
-
 def parse_args(argv=None):
     """Read the command line; a bad one ends the program with status 2."""
     parser = argparse.ArgumentParser(
@@ -936,10 +884,9 @@ def parse_args(argv=None):
          help=f"numbers of noise that make a sample {default}")
     flag("-s", "--seed", type=whole(0, 2**32 - 1), metavar="N",
          help="seed of everything random: same seed, same result (default: none)")
-    flag("-o", "--output", type=file_name(".png", ".pdf", ".svg"), default="img/gan_results.png",
-         metavar="FILE", help=f"the picture of the result: .png, .pdf, .svg {default}")
-    flag("-gif", "--gif", type=file_name(".gif"), metavar="FILE",
-         help="an animation of the training (default: none)")
+    flag("-o", "--output", default="img/gan_results.png", metavar="FILE",
+         help=f"the picture of the result: .png, .pdf, .svg {default}")
+    flag("-gif", "--gif", metavar="FILE", help="an animation of the training (default: none)")
     flag("-every", "--plot_every", type=whole(1), default=1, metavar="N",
          help=f"epochs from one frame of window and animation to the next {default}")
     flag("-r", "--resume", action="store_true",
@@ -948,18 +895,19 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.epoch == 0 and not args.resume:
         parser.error("argument -e/--epoch: 0 epochs only with -r/--resume")
-    if args.gif is not None and args.epoch > MOST_FRAMES * args.plot_every:
-        least = math.ceil(args.epoch / MOST_FRAMES)
-        parser.error(f"argument -gif/--gif: at most {MOST_FRAMES} frames, use -every {least}")
+    if not args.output.lower().endswith((".png", ".pdf", ".svg")):
+        parser.error(f"argument -o/--output: expected a .png, .pdf or .svg, got {args.output!r}")
+    if args.gif is not None:
+        if not args.gif.lower().endswith(".gif"):
+            parser.error(f"argument -gif/--gif: expected a .gif, got {args.gif!r}")
+        if args.epoch > MOST_FRAMES * args.plot_every:
+            least = math.ceil(args.epoch / MOST_FRAMES)
+            parser.error(f"argument -gif/--gif: at most {MOST_FRAMES} frames, use -every {least}")
     return args
 
 
 def check_places(args):
-    """Look for what the run will read; make and try every place it will write to.
-
-    Raises:
-        OSError, ValueError: with the flag, and what is wrong with its value.
-    """
+    """Look for what the run will read; make and try every place it will write to."""
     models = [pathlib.Path(args.model_dir, name) for name in MODEL_FILES]
     if args.resume:
         for path in models:
@@ -1006,11 +954,7 @@ class Autosave(keras.callbacks.Callback):
 
 
 def save_somewhere(gan, folder):
-    """Save the models in a folder or, if it cannot take them, in a new temporary one.
-
-    Raises:
-        OSError: if it was not that folder; says where the models are.
-    """
+    """Save the models in a folder or, with an OSError that says so, in a new temporary one."""
     try:
         gan.save_model(folder)
     except OSError as error:
@@ -1110,13 +1054,9 @@ def run(args):
 
 
 def main(argv=None):
-    """The demo as a program.
+    """Run the demo as a program, with the arguments of the command line unless others are given.
 
-    Args:
-        argv: its arguments. Default: those of the command line.
-
-    Returns:
-        The exit status: 0, 1 for a failure, 128 plus the number of the signal that ended it.
+    Returns the exit status: 0, 1 for a failure, 128 plus the number of a signal that ended it.
     """
     args = parse_args(argv)
     level = args.log_lvl.upper()
