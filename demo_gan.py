@@ -978,23 +978,24 @@ def ending_on_signals(gan):
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     handlers = {number: signal.getsignal(number) for number in numbers}
+    handled = [number for number in numbers if handlers[number] != signal.SIG_IGN]  # as by nohup
     came = []
 
     def handle(number, frame):
         came.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        for other in handled:
+            signal.signal(other, signal.SIG_DFL)
         if not gan.train_status["gen_loss"]:
             raise SystemExit(128 + number)
         gan.generator_training_model.stop_training = True
 
+    for number in handled:
+        signal.signal(number, handle)
     try:
-        for number, handler in handlers.items():
-            if handler != signal.SIG_IGN:  # as nohup and a shell's & want it
-                signal.signal(number, handle)
         yield came
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for number in handled:
+            signal.signal(number, handlers[number])
 
 
 def run(args):
