@@ -116,9 +116,10 @@ def print_table(results):
 
     print("| K | noise_dim | run by | W1 at the end (quartiles) | largest W1 | D's mean output |")
     print("| ---: | ---: | --- | --- | ---: | ---: |")
-    for experiment, recorded in recordings().items():
+    recorded = recordings()
+    for experiment in filter(recorded.get, results):
         print_row(experiment, "this port", *results[experiment])
-        print_row(experiment, "the article's stack", *recorded)
+        print_row(experiment, "the article's stack", *recorded[experiment])
 
 
 def draw(results, path):
