@@ -252,6 +252,8 @@ class GANModel:
             self._run_epochs = tf.function(self._epochs, jit_compile=xla)
         at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         draws = np.zeros((at_most, 2 * step_per + 1), "int32")
+        data = noise, real, tf.constant(draws), tf.constant(0)
+        run_epochs = self._run_epochs.get_concrete_function(*data)  # traced once for these shapes
 
         done, generator.stop_training = 0, False
         watchers = keras.callbacks.CallbackList(
@@ -266,8 +268,8 @@ class GANModel:
                 for i in range(count):
                     draws[i] = [random.randint(0, len(noise) - 1) for _ in draws[i]]
                 watchers.on_epoch_begin(done)
-                arguments = noise, real, tf.constant(draws), tf.constant(count)
-                losses, generated, judged, finite = self._run_epochs(*arguments)
+                data = noise, real, tf.constant(draws), tf.constant(count)
+                losses, generated, judged, finite = run_epochs(*data)
                 losses = losses.numpy()[:count]
                 self.train_status["dis_loss"] += losses[:, 0].tolist()
                 self.train_status["gen_loss"] += losses[:, 1].tolist()
@@ -616,7 +618,7 @@ class Picture:
             trail.set_segments(list(past))
             trail.set_color([to_rgba(color, alpha) for alpha in alphas[past.maxlen - len(past) :]])
             past.append(np.column_stack(state[name]))
-        curves = {**state, "distance": zip(*history)}
+        curves = {**state, "distance": zip(*history) if history else ((), ())}
         for name, line in self.lines.items():
             line.set_data(*curves[name])
         self.title.set_text(title)
@@ -714,7 +716,6 @@ class LiveWindow(Distance):
         if figure is not None:
             self.picture = Picture(*shape, figure)
             figure.canvas.manager.set_window_title("A generator learns")
-            figure.canvas.mpl_connect("close_event", self.close)
             figure.canvas.manager.show()
         elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
             self.picture = Picture(*shape)
@@ -722,7 +723,7 @@ class LiveWindow(Distance):
         else:
             self.close()
 
-    def close(self, event=None):
+    def close(self):
         self.picture, self.every = None, math.inf  # training need not stop to look any more
 
     def show(self):
@@ -730,6 +731,8 @@ class LiveWindow(Distance):
         if self.cell is not None:
             self.cell.update(self.picture.image())
             time.sleep(max(0, self.due - time.perf_counter()))
+        elif not plt.fignum_exists(self.picture.figure.number):  # the user has closed it
+            self.close()
         else:
             canvas = self.picture.figure.canvas
             self.picture.render()
@@ -973,7 +976,8 @@ def ending_on_signals(gan):
     """In this context a signal ends training after the epoch in hand; a second one, the program.
 
     As long as no epoch is done there is nothing to save, and the first one ends the program.
-    Yields a list of the signals that came. Afterwards the handlers are as before.
+    Python hears a signal when the compiled call in hand returns. Yields a list of the signals
+    that came. Afterwards the handlers are as before.
     """
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -93,6 +94,15 @@ def finish(process, timeout=120):
     """Wait for a process; returns its status, standard output and standard error."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
+
+
+def wait_for(condition, process, timeout=60):
+    """Wait until a running process has brought something about."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def needs(*tools):

@@ -1,27 +1,47 @@
 """The pictures show what is there, in the article's colours, live, saved and animated."""
 
+import base64
+import csv
+import io
 import os
-import re
 import subprocess
 import time
 
+import keras
+import nbclient
+import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT, finish, needs, small_gan, small_samples, start
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from PIL import Image
+from conftest import ROOT, finish, needs, small_gan, small_samples, start, virtual_display
+from PIL import Image, ImageChops, ImageSequence
 from scipy import stats
 
 import demo_gan
 
-BLACK, GREEN, RED = (0, 0, 0), (0, 128, 0), (255, 0, 0)
+BLACK, GREEN, RED, GREY = (0, 0, 0), (0, 128, 0), (255, 0, 0), (77, 77, 77)
+UPPER, LOWER, RIGHT = (60, 60, 500, 250), (60, 250, 500, 410), (570, 0, 800, 450)
+PANEL = (600, 110, 780, 230)  # inside of the right panel, where there is one
+
+
+def mask(image, color):
+    """Which pixels of an image are about of a colour."""
+    return np.abs(np.asarray(image.convert("RGB"), "int") - color).max(axis=2) < 40
 
 
 def pixels(image, color, box=None):
-    """How many pixels of an image are about of a colour."""
-    rgb = np.asarray(image.convert("RGB").crop(box) if box else image.convert("RGB"), "int")
-    return int((np.abs(rgb - color).max(axis=2) < 40).sum())
+    return int(mask(image.crop(box), color).sum())
+
+
+def constant_gan(generated, judged):
+    """A GAN that always generates one number, and says one probability."""
+    gan = small_gan()
+    for network, value in (
+        (gan.generator_model, generated),
+        (gan.discriminateor_model, np.log(judged / (1 - judged))),
+    ):
+        *others, bias = network.get_weights()
+        network.set_weights([*(0 * other for other in others), bias * 0 + value])
+    return gan
 
 
 # -- the state ----------------------------------------------------------------------------
@@ -33,240 +53,178 @@ def test_wasserstein_is_the_distance_scipy_computes(dims):
     a, b = rng.normal(size=(500, dims)), rng.normal(1, 2, size=(500, dims))
     expected = np.mean([stats.wasserstein_distance(x, y) for x, y in zip(a.T, b.T, strict=True)])
     assert demo_gan.wasserstein(a, b) == pytest.approx(expected)
-    assert demo_gan.wasserstein(a, a[::-1]) == 0
 
 
 def test_a_histogram_counts_what_lies_beyond_in_the_outermost_bins():
     samples = np.array([[-99.0], [0.5], [1.5], [1.6], [np.inf]])
-    shares = demo_gan.histogram(samples, np.array([[0.0, 1.0, 2.0, 3.0]]))
-    np.testing.assert_allclose(shares, [[0.4, 0.4, 0.2]])
-
-
-def test_the_bins_span_the_real_samples_with_room_on_both_sides():
-    edges = demo_gan.bin_edges(np.array([[0.0, 5.0], [3.0, 5.0]]))
-    np.testing.assert_allclose(edges[0, [0, -1]], [-1, 4])
-    assert (np.diff(edges) > 0).all()
+    shares = demo_gan.histogram(samples, np.array([0.0, 1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(shares, [0.4, 0.4, 0.2])
 
 
 def test_the_state_is_what_the_networks_say():
     gan, samples = small_gan(), small_samples(200)
-    edges = demo_gan.bin_edges(samples["y"])
-    state = demo_gan.gan_state(gan, samples["x"], samples["y"], edges, whole_axis=True)
+    state = demo_gan.gan_state(gan, samples["x"], samples["y"])
+    generated, edges = np.array(gan.generator_model(samples["x"])), demo_gan.bin_edges(samples["y"])
+    p, q = demo_gan.histogram(samples["y"], edges), demo_gan.histogram(generated, edges)
+    np.testing.assert_allclose(state["generated"][1], q)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(state["optimal"][1], p / (p + q))
+    x, decision = state["decision"]
+    assert (x[0], x[-1]) == (edges[0], edges[-1])
+    np.testing.assert_allclose(decision, gan.discriminateor_model(x[:, None])[:, 0], rtol=1e-5)
+    assert state["w1"] == pytest.approx(demo_gan.wasserstein(generated, samples["y"]))
+
+
+def test_the_state_of_samples_of_several_numbers_is_the_first_two():
+    gan, samples = small_gan(signal_dim=3), small_samples(signal_dim=3)
+    state = demo_gan.gan_state(gan, samples["x"], samples["y"])
     generated = np.array(gan.generator_model(samples["x"]))
-    _, shares = state["generated", 0]
-    np.testing.assert_allclose(shares, demo_gan.histogram(generated, edges)[0])
-    x, y = state["decision", 0]
-    assert x[0] == edges[0, 0]
-    assert x[-1] == edges[0, -1]
-    np.testing.assert_allclose(y, gan.discriminateor_model(x[:, None])[:, 0], rtol=1e-5)
-    p, q, optimal = (state[name, 0][1] for name in ("real", "generated", "optimal"))
-    seen = p + q > 0
-    np.testing.assert_allclose(optimal[seen], p[seen] / (p[seen] + q[seen]))
-    assert np.isnan(optimal[~seen]).all()
-    assert (~seen).any()
-
-
-def test_live_d_is_shown_at_the_generated_samples_sorted():
-    gan, samples = small_gan(), small_samples(32)
-    edges = demo_gan.bin_edges(samples["y"])
-    state = demo_gan.gan_state(gan, samples["x"], samples["y"], edges, whole_axis=False)
-    generated = np.sort(np.array(gan.generator_model(samples["x"]))[:, 0])
-    np.testing.assert_allclose(state["decision", 0][0], generated, rtol=1e-5)
-    assert ("optimal", 0) not in state
+    np.testing.assert_allclose(np.transpose(state["generated"]), generated[:, :2], rtol=1e-5)
 
 
 # -- a picture ----------------------------------------------------------------------------
 
 
-def drawn(epochs=3, whole_axis=False, dims=1, every=1):
-    gan = small_gan(signal_dim=dims)
-    samples = small_samples(200, signal_dim=dims)
-    picture = demo_gan.Picture(Figure(demo_gan.Picture.SIZE), samples["y"], 10, every)
-    limits = []
-    for epoch in range(1, epochs + 1):
-        state = demo_gan.gan_state(gan, samples["x"], samples["y"], picture.edges, whole_axis)
-        picture.draw(state, f"epoch = {epoch}", [(i, 0.5) for i in range(1, epoch + 1)])
-        limits.append([axes.get_xlim() + axes.get_ylim() for axes in picture.figure.axes])
-    return picture, limits
+def test_the_saved_picture_has_the_colours_in_their_places_and_w1_only_with_a_history(tmp_path):
+    gan, samples = small_gan(), small_samples(500)
+    for history in ([], [(1, 0.5), (2, 0.3)]):
+        demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.size == (800, 450)
+            assert min(pixels(image, GREEN, UPPER), pixels(image, BLACK, UPPER)) > 100
+            assert pixels(image, RED, LOWER) > 100
+            # D is drawn along the whole width, or there is the distance.
+            assert (pixels(image, RED, RIGHT) > 0) == (not history)
+            assert (pixels(image, GREY, PANEL) > 50) == bool(history)
 
 
-def test_the_curves_keep_the_articles_colours_and_marks():
-    picture, _ = drawn()
-    histogram, decision, _ = picture.figure.axes
-    styles = {
-        line.get_label(): (to_rgb(line.get_color()), line.get_marker(), line.get_linestyle())
-        for line in [*histogram.lines, *decision.lines]
-    }
-    assert styles["generated"] == (to_rgb("g"), "o", "-")
-    assert styles["real"] == (to_rgb("k"), "o", "-")
-    assert styles["D"] == (to_rgb("r"), "None", "--")
+def test_the_saved_picture_shows_what_the_networks_say(tmp_path):
+    peaks, levels = [], []
+    for generated, judged in ((-1, 0.9), (1, 0.1)):
+        gan = constant_gan(generated, judged)
+        demo_gan.save_picture(gan, small_samples(500), tmp_path / "a.png", "title")
+        with Image.open(tmp_path / "a.png") as image:
+            peaks.append(mask(image.crop(UPPER), GREEN).sum(axis=0).argmax())
+            levels.append(mask(image.crop(LOWER), RED).sum(axis=1).argmax())
+    assert peaks[0] + 100 < peaks[1]
+    assert levels[0] + 50 < levels[1]
 
 
-def test_a_frame_has_title_legend_labels_and_axes_that_never_jump():
-    picture, limits = drawn(epochs=5)
-    histogram, decision, distance = picture.figure.axes
-    assert histogram.get_title(loc="left") == "epoch = 5"
-    assert [text.get_text() for text in histogram.get_legend().get_texts()] == ["real", "generated"]
-    assert "optimal D" not in [text.get_text() for text in decision.get_legend().get_texts()]
-    assert all(axes.get_ylabel() for axes in (histogram, decision))
-    assert all(axes.get_xlabel() for axes in (decision, distance))
-    assert distance.get_yscale() == "log"
-    assert all(limit == limits[0] for limit in limits)
-
-
-@pytest.mark.parametrize(
-    ("frames", "every", "kept"), [(1, 1, 0), (8, 1, 7), (30, 1, 20), (30, 2, 10), (5, 50, 1)]
-)
-def test_the_last_twenty_epochs_stay_as_a_fading_trail(frames, every, kept):
-    picture, _ = drawn(frames, every=every)
-    trails = [trail for axes in picture.figure.axes[:2] for trail in axes.collections]
-    shown = [trail for trail in trails if trail.get_segments()]
-    assert len(shown) == (3 if kept else 0)
-    for trail in shown:
-        alphas = trail.get_colors()[:, 3]
-        assert len(trail.get_segments()) == len(alphas) == kept
-        assert (np.diff(alphas) > 0).all()
-
-
-def test_a_run_that_diverges_stays_in_view():
-    picture, _ = drawn()
-    everything_beyond = np.full((9, 1), 1e9)
-    state = {
-        ("generated", 0): (np.zeros(1), np.ones(1)),
-        ("decision", 0): (everything_beyond[:, 0], np.ones(9)),
-    }
-    picture.draw(state, "epoch = 4", [(1, 0.5), (2, 1e9), (3, 1e-9)])
-    for axes in picture.figure.axes:
-        for line in axes.lines:
-            if line.get_label() != "0.5: cannot tell" and len(line.get_xdata()):
-                (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-                assert left <= min(line.get_xdata()) <= max(line.get_xdata()) <= right
-                assert bottom <= min(line.get_ydata()) <= max(line.get_ydata()) <= top
-    assert demo_gan.histogram(everything_beyond, picture.edges)[0, -1] == 1
-
-
-@pytest.mark.parametrize("dims", [2, 9])
-def test_samples_of_several_components_are_shown_one_by_one_and_without_d(dims):
-    picture, _ = drawn(dims=dims)
-    *histograms, distance = picture.figure.axes
-    assert len(histograms) == min(dims, 4)
-    for i, axes in enumerate(histograms):
-        assert axes.get_ylabel() == f"component {i + 1}"
-        assert [line.get_label() for line in axes.lines] == ["real", "generated"]
-        below = axes.get_tightbbox().y0
-        assert all(other.get_window_extent().y1 <= below for other in histograms[i + 1 :])
-    assert distance.get_yscale() == "log"
-
-
-# -- saved --------------------------------------------------------------------------------
-
-
-def test_the_saved_picture_shows_everything(trained):
-    with Image.open(trained / "img" / "gan_results.png") as image:
-        assert image.size == (800, 450)
-        assert pixels(image, GREEN, (60, 0, 500, 250)) > 100
-        assert pixels(image, BLACK, (60, 0, 500, 250)) > 100
-        assert pixels(image, RED, (60, 250, 500, 410)) > 100
+def test_the_saved_picture_is_that_of_the_saved_models(trained, tmp_path):
+    gan, samples = demo_gan.make_gan(), demo_gan.make_samples(3200, 4, seed=1)
+    gan.load_model(trained / "models")
+    rows = csv.DictReader((trained / "log" / "training.csv").read_text().splitlines())
+    history = [(int(row["epoch"]), float(row["w1"])) for row in rows]
+    demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
+    below_title = (0, 30, 800, 450)
+    with Image.open(tmp_path / "a.png") as a, Image.open(trained / "img/gan_results.png") as b:
+        difference = ImageChops.difference(a.crop(below_title), b.crop(below_title))
+    assert np.max(difference) < 8
 
 
 @pytest.mark.parametrize(
     ("name", "magic"), [("a.png", b"\x89PNG"), ("b.PDF", b"%PDF"), ("c.svg", b"<?xml")]
 )
 def test_the_ending_of_the_name_is_the_format(name, magic, tmp_path):
-    demo_gan.save_picture(small_gan(), small_samples(100), tmp_path / "new" / name, "title", [])
+    demo_gan.save_picture(small_gan(), small_samples(100), tmp_path / "new" / name, "title")
     assert (tmp_path / "new" / name).read_bytes().startswith(magic)
     assert os.listdir(tmp_path / "new") == [name]
 
 
-def test_the_saved_picture_has_d_on_the_whole_axis_the_optimum_and_a_half(tmp_path, monkeypatch):
-    saved = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, file: (saved.append(figure), file.touch())
+def test_twenty_epochs_stay_as_a_fading_trail():
+    samples = small_samples(500)
+    before, after = (
+        demo_gan.gan_state(constant_gan(x, 0.5), samples["x"], samples["y"]) for x in (-1, 1)
     )
-    demo_gan.save_picture(small_gan(), small_samples(500), tmp_path / "a.png", "K = 20", [(1, 0.5)])
-    histogram, decision, _ = saved[0].axes
-    lines = {line.get_label(): line for line in decision.lines}
-    assert list(lines) == ["0.5: cannot tell", "optimal D", "D"]
-    np.testing.assert_allclose(lines["D"].get_xdata()[[0, -1]], decision.get_xlim())
-    assert set(lines["0.5: cannot tell"].get_ydata()) == {0.5}
-    assert histogram.get_title(loc="left") == "K = 20"
-    for line in histogram.lines:
-        assert line.get_ydata().sum() == pytest.approx(1)
-        assert line.get_ydata().max() < histogram.get_ylim()[1]
+    picture, images = demo_gan.Picture(samples["y"]), []
+    for state in [before] + 21 * [after]:
+        picture.draw(state, "title")
+        images.append(picture.image().crop(UPPER))
+    column = mask(images[0], GREEN).sum(axis=0).argmax()
+    past = [np.asarray(image, "int")[:150, column] for image in images]
+    pale = [((pixels[:, 1] > pixels[:, 0] + 5) & (pixels[:, 0] > 100)).sum() for pixels in past]
+    assert pale[1] > 50
+    assert pale[20] > 0
+    assert pale[21] == 0
 
 
-def test_the_graphs_of_both_models_are_drawn_with_shapes(tmp_path, monkeypatch):
+def test_a_picture_with_a_distance_panel_can_do_without_a_history():
+    gan, samples = small_gan(), small_samples(100)
+    picture = demo_gan.Picture(samples["y"], epochs=10)
+    picture.draw(demo_gan.gan_state(gan, samples["x"], samples["y"]), "title")
+    assert pixels(picture.image(), GREEN, UPPER) > 100
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_every_axis_keeps_its_labels_whatever_the_scale_of_the_data(scale):
+    picture = demo_gan.Picture(small_samples(500)["y"] * scale, epochs=10)
+    picture.figure.canvas.draw()
+    samples, decision, distance = picture.figure.axes
+    for axis in (samples.yaxis, decision.xaxis, decision.yaxis, distance.xaxis, distance.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        shown = [label for at, label in ticks if low <= at <= high and label.get_text()]
+        assert len({label.get_text() for label in shown}) >= 2
+        assert all(picture.figure.bbox.containsx(label.get_window_extent().x0) for label in shown)
+
+
+def test_samples_of_two_numbers_are_a_black_and_a_green_scatter(tmp_path):
+    gan, samples = small_gan(signal_dim=2), small_samples(500, signal_dim=2)
+    demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title")
+    with Image.open(tmp_path / "a.png") as image:
+        assert min(pixels(image, BLACK), pixels(image, GREEN)) > 100
+        assert pixels(image, RED) == 0
+
+
+def test_the_graphs_of_both_models_are_drawn_at_a_size_one_can_read(trained):
     needs("dot")
-    seen = []
-    plot_model = demo_gan.keras.utils.plot_model
-
-    def spy(model, file, **options):
-        seen.append((model, options))
-        plot_model(model, file, **options)
-
-    monkeypatch.setattr(demo_gan.keras.utils, "plot_model", spy)
-    gan = demo_gan.make_gan(log_dir=tmp_path / "log")
-    models = [gan.generator_training_model, gan.discriminateor_training_model]
-    assert seen == [(model, {"show_shapes": True}) for model in models]
-    names = ["gan_discriminateor_model.png", "gan_generator_model.png"]
-    assert sorted(os.listdir(tmp_path / "log")) == names
+    for name in ("gan_generator_model", "gan_discriminateor_model"):
+        with Image.open(trained / "log" / f"{name}.png") as image:
+            assert 400 < image.height < 1500
+            assert 200 < image.width < 1500
 
 
 # -- animated -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every", "frames"), [(1, 20), (5, 4), (8, 3), (50, 1)])
-def test_the_animation_has_a_frame_every_so_many_epochs_and_the_last(every, frames, tmp_path):
-    gan, samples, file = small_gan(), small_samples(80), tmp_path / "a.gif"
-    animation = demo_gan.Animation(gan, samples, file, batch_size=8, every=every)
-    gan.train(samples, epoch=20, batch_size=8, step_per=1, callbacks=[animation])
-    with Image.open(file) as image:
-        assert getattr(image, "n_frames", 1) == frames
-        assert image.format == "GIF"
+def test_the_animation_has_a_frame_every_so_many_epochs_and_the_last(tmp_path):
+    gan, samples, everies = small_gan(), small_samples(80), {1: 20, 8: 3, 50: 1}
+    animations = [demo_gan.Animation(gan, samples, tmp_path / f"{n}.gif", n) for n in everies]
+    gan.train(samples, epoch=20, batch_size=8, step_per=1, callbacks=animations)
+    for every, frames in everies.items():
+        with Image.open(tmp_path / f"{every}.gif") as image:
+            assert getattr(image, "n_frames", 1) == frames
 
 
-def test_the_animation_is_the_live_picture_in_its_colours(trained):
-    file = trained / "training.gif"
-    assert file.stat().st_size < 2_000_000 * 20 / 100
-    with Image.open(file) as image:
-        assert image.n_frames == 20
-        assert image.info["duration"] == 50
-        for frame in (0, 19):
-            image.seek(frame)
-            for color in (GREEN, BLACK, RED):
-                assert pixels(image, color) > 30
+def test_the_animation_has_the_colours_and_ends_on_the_saved_picture_for_two_seconds(trained):
+    assert (trained / "training.gif").stat().st_size < 2_000_000 * 20 / 100
+    with Image.open(trained / "training.gif") as image:
+        frames = [(frame.convert("RGB"), frame.info["duration"]) for frame in
+                  ImageSequence.Iterator(image)]  # fmt: skip
+    assert [duration for _, duration in frames] == 19 * [50] + [2000]
+    with Image.open(trained / "img" / "gan_results.png") as saved:
+        for color, box in ((GREEN, UPPER), (RED, LOWER)):
+            curve = mask(saved.crop(box), color)
+            first, last = (mask(frames[i][0].crop(box), color)[curve].mean() for i in (0, -1))
+            assert first < 0.6 < 0.95 < last
+    assert all(pixels(frame, BLACK, UPPER) > 100 for frame, _ in frames)
+
+
+def test_where_training_is_stopped_the_distance_is_measured():
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch + 1 == 6
+
+    gan, samples = small_gan(), small_samples(80)
+    distance = demo_gan.Distance(gan, samples, every=4)
+    gan.train(samples, epoch=20, batch_size=8, step_per=1, callbacks=[distance, Stop()])
+    assert [epoch for epoch, _ in distance.history] == [4, 6]
+    generated = np.array(gan.generator_model(samples["x"]))
+    w1 = demo_gan.wasserstein(generated, samples["y"])
+    assert distance.history[-1][1] == pytest.approx(w1, rel=1e-5)
 
 
 # -- live ---------------------------------------------------------------------------------
-
-
-class Screen:
-    """A virtual display, and what is on it."""
-
-    def __init__(self, display, folder):
-        self.display, self.folder = display, folder
-
-    def picture(self):
-        file = self.folder / "screen.png"
-        command = ["import", "-display", self.display, "-window", "root", str(file)]
-        subprocess.run(command, check=True)
-        with Image.open(file) as image:
-            return image.convert("RGB")
-
-
-@pytest.fixture(scope="session")
-def screen(tmp_path_factory):
-    needs("Xvfb", "import")
-    reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1000x700x24"]
-    process = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        display = f":{pipe.readline().strip()}"
-    yield Screen(display, tmp_path_factory.mktemp("screen"))
-    process.terminate()
-    process.wait()
-
 
 LIVE = """
 import sys, time
@@ -276,81 +234,118 @@ import matplotlib.pyplot as plt
 from conftest import small_gan, small_samples
 import demo_gan
 
-class Times(demo_gan.Watcher):
-    every = 1
+class Times(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
-        figures = [plt.figure(number) for number in plt.get_fignums()]
-        titles = [figure.axes[0].get_title(loc="left") for figure in figures]
-        print(time.perf_counter(), plt.get_backend(), *titles, sep=";", flush=True)
-        {extra}
+        windows = [plt.figure(number) for number in plt.get_fignums()]
+        titles = [window.axes[0].get_title(loc="left") for window in windows]
+        names = [window.canvas.manager.get_window_title() for window in windows]
+        print(time.perf_counter(), *titles, *names, sep=";", flush=True)
+        if windows and epoch + 1 == int(sys.argv[3]):  # do what a window manager's button does
+            window = windows[0].canvas.manager.window
+            window.after(10, lambda: window.tk.eval(window.protocol("WM_DELETE_WINDOW")))
 
 gan = small_gan()
 before = plt.isinteractive(), plt.get_fignums()
-settings = {{"epoch": {epochs}, "batch_size": 32, "step_per": 1, "plot": True}}
+settings = {"epoch": int(sys.argv[2]), "batch_size": 32, "step_per": 1, "plot": True}
 gan.train(small_samples(64), callbacks=[Times()], **settings)
 assert (plt.isinteractive(), plt.get_fignums()) == before
-print(len(gan.train_status["gen_result"]))
+assert len(gan.train_status["gen_result"]) == settings["epoch"]
 """
 
 
-def live(display, epochs, extra="", **environment):
-    script = LIVE.format(epochs=epochs, extra=extra)
-    return start(
-        "-W",
-        "error::UserWarning",
-        "-c",
-        script,
-        ROOT / "tests",
-        env={"DISPLAY": display, **environment},
-    )
+def live(display, epochs, closed_at=0, **environment):
+    options = ["-W", "error::UserWarning", "-c", LIVE, ROOT / "tests", epochs, closed_at]
+    return start(*options, env={"DISPLAY": display, **environment})
 
 
-def test_the_window_shows_the_colours_at_the_articles_pace(screen):
-    process = live(screen.display, 100)
+def lines_of(out):
+    """The time of each epoch, and what the window said."""
+    lines = [line.split(";") for line in out.splitlines()]
+    return np.array([float(line[0]) for line in lines]), [line[1:] for line in lines]
+
+
+@pytest.fixture(scope="session")
+def screen():
+    needs("Xvfb", "import")
+    with virtual_display() as (display, _):
+        yield display
+
+
+def screenshot(display, file):
+    subprocess.run(["import", "-display", display, "-window", "root", str(file)], check=True)
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
+def test_the_window_shows_the_colours_at_the_articles_pace(screen, tmp_path):
+    process = live(screen, 60)
     first = process.stdout.readline()
-    assert "tkagg" in first.lower(), process.stderr.read()
-    time.sleep(1.5)
-    image = screen.picture()
-    for color in (GREEN, BLACK, RED):
-        assert pixels(image, color) > 100
+    time.sleep(1)
+    image = screenshot(screen, tmp_path / "screen.png")
+    assert min(pixels(image, color) for color in (GREEN, BLACK, RED)) > 100
     status, out, err = finish(process)
     assert status == 0, err
-    lines = [line.split(";") for line in [first, *out.splitlines()[:-1]]]
-    assert [line[2].strip() for line in lines] == [f"epoch = {n}" for n in range(1, 101)]
-    times = np.array([float(line[0]) for line in lines])
-    # Twenty frames a second from the first to the last, whatever single frames do.
-    assert times[-1] - times[0] == pytest.approx(99 * 0.05, rel=0.2)
-    halves = times[50] - times[0], times[99] - times[50]
-    assert max(halves) / min(halves) < 1.4
-    assert out.splitlines()[-1] == "100"
-    assert pixels(screen.picture(), GREEN) == 0
+    times, said = lines_of(first + out)
+    assert said == [[f"epoch = {n}", "A generator learns"] for n in range(1, 61)]
+    assert times[-1] - times[0] == pytest.approx(59 * 0.05, rel=0.2)
+    assert pixels(screenshot(screen, tmp_path / "screen.png"), GREEN) == 0
 
 
 def test_closing_the_window_goes_on_without_one(screen):
-    # What a window manager's close button does.
-    close = """
-        if epoch == 5:
-            window = figures[0].canvas.manager.window
-            window.after(10, lambda: window.tk.eval(window.protocol("WM_DELETE_WINDOW")))
-"""
-    process = live(screen.display, 500, close)
-    status, out, err = finish(process)
-    assert status == 0, err
-    assert err.count("Traceback") == 0
-    lines = out.splitlines()
-    assert lines[-1] == "500"
-    times = [float(line.split(";")[0]) for line in lines[:-1]]
+    status, out, err = finish(live(screen, 500, closed_at=5))
+    assert (status, "Traceback" in err) == (0, False), err
+    times, said = lines_of(out)
+    assert len(times) == 500
+    assert (said[4], said[-1]) == (["epoch = 5", "A generator learns"], [])
     assert times[-1] - times[20] < 8  # and not the 24 s that frames would take
 
 
-@pytest.mark.parametrize(
-    ("display", "backend"), [("", None), ("", "Agg"), (":99999", "TkAgg")], ids=str
-)
+@pytest.mark.parametrize(("display", "backend"), [("", None), (":99999", "TkAgg")])
 def test_without_a_display_there_is_no_window_no_pause_and_no_warning(display, backend):
-    process = live(display, 200, MPLBACKEND=backend)
-    status, out, err = finish(process)
-    assert status == 0, err
-    assert "Warning" not in err
-    times = [float(line.split(";")[0]) for line in out.splitlines()[:-1]]
+    status, out, err = finish(live(display, 200, MPLBACKEND=backend))
+    assert (status, "Warning" in err) == (0, False), err
+    times, said = lines_of(out)
+    assert said == 200 * [[]]
     assert times[-1] - times[1] < 5
-    assert not any(re.search("epoch = ", line) for line in out.splitlines())
+
+
+def test_a_display_without_a_toolkit_is_told_in_one_line_and_no_display_in_none(screen, tmp_path):
+    script = """
+import sys
+sys.modules.update(tkinter=None, _tkinter=None)
+import demo_gan
+sys.exit(demo_gan.main("-e 1 -k 1".split()))
+"""
+    processes = [
+        start("-c", script, cwd=tmp_path, env={"DISPLAY": display, "WAYLAND_DISPLAY": None})
+        for display in (screen, "")
+    ]
+    for process, expected in zip(processes, (1, 0), strict=True):
+        status, _, err = finish(process)
+        assert status == 0, err
+        lines = [line for line in err.splitlines() if "window" in line]
+        assert len(lines) == expected
+        assert all("INFO" in line and "python3-tk" in line for line in lines)
+
+
+# -- in a notebook ------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_the_picture_once_and_keeps_its_own_ctrl_c(tmp_path, no_display):
+    cells = [
+        f"import signal, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        f"%run {ROOT / 'demo_gan.py'} -e 2 -k 1\n"
+        "assert signal.getsignal(signal.SIGINT) is before",
+        "from conftest import small_gan, small_samples\n"
+        "gan = small_gan()\n"
+        "gan.train(small_samples(500), epoch=5, plot=True)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, kernel_name="python3", resources=resources).execute()
+    shown = [output for output in notebook.cells[1].outputs if "data" in output]
+    assert len(shown) == 1
+    with Image.open(io.BytesIO(base64.b64decode(shown[0].data["image/png"]))) as image:
+        assert min(pixels(image, color) for color in (GREEN, BLACK, RED)) > 100
+        assert pixels(image, GREY, (750, 40, 790, 390)) > 0  # W1 of the last epoch
