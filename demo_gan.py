@@ -292,7 +292,7 @@ class GANModel:
         watchers.on_train_end()
 
     def save_model(self, path_dir):
-        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, both or neither.
+        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, when both are whole.
 
         Raises:
             ValueError: if there are no layers, or weights that are not finite.
@@ -739,10 +739,15 @@ class LiveWindow(Distance):
             canvas.blit(self.picture.figure.bbox)
             canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
 
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
+    def on_epoch_end(self, epoch, logs=None):
         if self.picture is not None:
-            plt.close(self.picture.figure)
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        if self.picture is not None:
+            figure = self.picture.figure
+            super().on_train_end(logs)
+            plt.close(figure)
 
 
 def window_figure():

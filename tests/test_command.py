@@ -1,5 +1,6 @@
 """The program: its command line, what it leaves behind, and what happens when things go wrong."""
 
+import contextlib
 import csv
 import fcntl
 import json
@@ -18,7 +19,6 @@ import pytest
 from conftest import finish, needs, same, start, start_demo, virtual_display, wait_for, weights
 from PIL import Image
 
-import app_logger
 import demo_gan
 
 FILES = ["gan_discriminateor.h5", "gan_generator.h5"]
@@ -64,25 +64,24 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_run_leaves_models_picture_animation_and_csv_and_says_where(trained):
+def test_a_run_leaves_files_and_says_where_and_its_last_numbers_are_of_the_models(trained):
     assert sorted(os.listdir(trained / "models")) == FILES
+    err = (trained / "stderr.txt").read_text()
     for file in ("img/gan_results.png", "training.gif", "log/training.csv"):
         assert (trained / file).stat().st_size > 1000
-        assert file in (trained / "stderr.txt").read_text()
+        assert file in err
     rows = list(csv.DictReader((trained / "log" / "training.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
-    assert all(float(row["dis_loss"]) > 0 > float(row["gen_loss"]) for row in rows)
-    assert all(float(row["w1"]) > 0 for row in rows)
+    for row in rows:
+        assert min(float(row["dis_loss"]), -float(row["gen_loss"]), float(row["w1"])) > 0
 
-
-def test_the_last_numbers_of_the_log_are_those_of_the_saved_models(trained):
-    (line,) = re.findall(r".*Wasserstein-1.*", (trained / "stderr.txt").read_text())
     gan, samples = demo_gan.make_gan(), demo_gan.make_samples(3200, 4, seed=1)
     gan.load_model(trained / "models")
     real, generated = samples["y"], np.array(gan.generator_model(samples["x"]))
     w1 = np.abs(np.sort(generated[:, 0]) - np.sort(real[:, 0])).mean()
     judged = np.mean(gan.discriminateor_model(generated))
     expected = generated.mean(), generated.std(), real.mean(), real.std(), w1, judged
+    (line,) = re.findall(".*Wasserstein-1.*", err)
     numbers = [float(text) for text in re.findall(r"-?\d+\.\d{3}\b", line)]
     np.testing.assert_allclose(numbers, expected, atol=6e-4)
 
@@ -90,19 +89,14 @@ def test_the_last_numbers_of_the_log_are_those_of_the_saved_models(trained):
 def test_into_a_pipe_there_are_few_plain_lines_and_nothing_to_worry_about(trained):
     assert (trained / "stdout.txt").read_text() == ""
     lines = (trained / "stderr.txt").read_text().splitlines()
-    lines = [line for line in lines if "Graphviz" not in line]
     # TensorFlow says things before its own log is set up, which no variable turns down.
-    ours = [line for line in lines if not re.match("WARNING: All log messages|[EI]0000 ", line)]
+    others = "WARNING: All log messages|[EI]0000 |.*Graphviz"
+    ours = [line for line in lines if not re.match(others, line)]
     assert len(ours) < 20
-    assert all(re.fullmatch(r"\[[^\x1b\b\r]*", line) for line in ours)
+    form = r"\[\d{4}-\d\d-\d\d [\d:,]+\] INFO demo_gan.py:\w+:\d+ > [^\x1b\b\r]*"
+    assert [line for line in ours if not re.fullmatch(form, line)] == []
     assert not re.search("WARN|Warn|Traceback|window", "".join(ours))
-
-
-def test_one_seed_gives_identical_models_and_another_one_others(main, trained):
-    assert main("-e", 20, "-s", 1)[0] == 0
-    assert same(loaded("models"), loaded(trained / "models"))
-    assert main("-e", 20, "-s", 2)[0] == 0
-    assert not same(loaded("models"), loaded(trained / "models"))
+    assert re.findall(r"epoch (\d+) of 20", "".join(ours)) == [str(n) for n in range(2, 21, 2)]
 
 
 def test_resuming_goes_on_from_the_saved_models(main, models):
@@ -112,7 +106,7 @@ def test_resuming_goes_on_from_the_saved_models(main, models):
     assert 0 < np.abs(moved).max() < 0.01
 
 
-@pytest.mark.parametrize("level", ["INFO", "debug", "Warn", "WARNING", "error", "err"])
+@pytest.mark.parametrize("level", ["INFO", "debug", "Warn", "err"])
 def test_resuming_for_no_epochs_draws_what_is_saved_at_any_log_level(level, main, models, tmp_path):
     before = contents(models)
     status, err = main("-r", "-e", 0, "-o", "picture.png", "-log_lvl", level)
@@ -122,140 +116,103 @@ def test_resuming_for_no_epochs_draws_what_is_saved_at_any_log_level(level, main
     assert sorted(os.listdir(tmp_path)) == ["models", "picture.png"]
 
 
-def test_names_of_255_bytes_work_to_the_end(main):
-    names = [f"{'é' * 125}x.{ending}" for ending in ("png", "gif")]
-    assert main("-e", 1, "-k", 1, "-o", names[0], "-gif", names[1])[0] == 0
-    for name in names:
-        Image.open(name).close()
-
-
-def test_without_graphviz_there_is_a_warning_and_all_else_goes_on(main, monkeypatch, tmp_path):
+def test_names_of_255_bytes_another_seed_and_no_graphviz(main, trained, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    status, err = main("-e", 1, "-k", 1, "-log", "log")
+    png, gif = (f"{'é' * 125}x.{ending}" for ending in ("png", "gif"))
+    status, err = main("-e", 20, "-s", 2, "-o", png, "-gif", gif, "-log", "log")
     assert status == 0
     assert re.search("WARNING.*[Gg]raphviz", err)
-    assert [os.listdir("log"), sorted(os.listdir("models"))] == [["training.csv"], FILES]
+    assert sorted(os.listdir()) == ["log", "models", gif, png]
+    assert os.listdir("log") == ["training.csv"]
+    assert not same(loaded("models"), loaded(trained / "models"))
 
 
 def test_help_has_each_flag_with_its_default(capsys):
-    defaults = {
-        "epoch": 10, "batch_size": 32, "model_dir": "models", "log_dir": None, "log_lvl": "info",
-        "step_per": 20, "noise_dim": 4, "seed": None, "output": "img/gan_results.png",
-        "gif": None, "plot_every": 1, "resume": False,
-    }  # fmt: skip
-    assert vars(demo_gan.parse_args([])) == defaults
     with pytest.raises(SystemExit, match="0"):
         demo_gan.parse_args(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for flag, default in defaults.items():
+    for flag, default in vars(demo_gan.parse_args([])).items():
         shown = {None: "none", False: "off"}.get(default, default)
         assert re.search(rf"--{flag}\b(?:(?!, --).)*?\(default: {shown}\)", text), flag
 
 
-BAD_COMMAND_LINES = {  # and what the last line says
-    "--epoch": ["-e -1", "-e 1.5", "-e many", "-e 0", "-e", "--epochs 3"],
-    "--batch_size.*9": ["-b -9", "-b 99999999999999999999"],
-    "--step_per.*'0'": ["-k 0"],
-    "--noise_dim.*'0'": ["-n 0"],
-    "--plot_every.*'0'": ["-every 0"],
-    "--seed.*'4294967296'": ["-s 4294967296"],
-    "--log_lvl.*'loud'": ["-log_lvl loud"],
-    "--output.*'picture": ["-o picture", "-o picture.doc"],
-    "--gif.*x.mp4": ["-gif x.mp4"],
-    "--gif.*-every 2": ["-gif x.gif -e 1001", "-gif x.gif -e 2000"],
-    "--gif.*-every 3": ["-gif x.gif -e 2001 -every 2"],
-    "200": ["200"],
-}
-BAD_PLACES = {  # and what the only line says
-    "--model_dir.*file": ["-m file", "-m file/models"],
-    "--model_dir.*taken/gan_generator.h5": ["-m taken"],
-    "--output.*x.png": ["-o x.png", "-o file/x.png", "-o /proc/x.png", f"-o {252 * 'x'}.png"],
-    "--gif.*x.gif": ["-gif file/x.gif", f"-gif {252 * 'x'}.gif"],
-    "--log_dir.*file": ["-log file"],
-    "--resume.*nothing/gan_generator.h5": ["-r -m nothing"],
-    "--noise_dim.*saved.* 4.*-n 4": ["-r -m saved -n 1"],
-    "damaged/gan_generator.h5": ["-r -m damaged"],
-    "allocate": ["-b 2000000000"],
-}
+BAD = [  # the status, what the last line says, and command lines
+    (2, "--epoch", ["-e -1", "-e 1.5", "-e 0"]),
+    (2, "--batch_size.*9", ["-b 99999999999999999999"]),
+    (2, "--(step_per|noise_dim|plot_every).*'0'", ["-k 0", "-n 0", "-every 0"]),
+    (2, "--seed.*'4294967296'", ["-s 4294967296"]),
+    (2, "--log_lvl.*'loud'", ["-log_lvl loud"]),
+    (2, "--output.*'picture", ["-o picture.doc"]),
+    (2, "--gif.*x.mp4", ["-gif x.mp4"]),
+    (2, "--gif.*-every 2", ["-gif x.gif -e 1001"]),
+    (2, "--gif.*-every 3", ["-gif x.gif -e 2001 -every 2"]),
+    (1, "--model_dir.*file", ["-m file", "-m file/models"]),
+    (1, "--model_dir.*taken/gan_generator.h5", ["-m taken"]),
+    (1, "--output.*x.png", ["-o x.png", "-o file/x.png", f"-o {252 * 'x'}.png"]),
+    (1, "--gif.*x.gif", ["-gif /proc/x.gif", f"-gif {252 * 'x'}.gif"]),
+    (1, "--log_dir.*file", ["-log file"]),
+    (1, "--resume.*typo/gan_generator.h5", ["-r -m typo"]),
+    (1, "--noise_dim.*saved.* 4.*-n 4", ["-r -m saved -n 1"]),
+    (1, "damaged/gan_generator.h5", ["-r -m damaged"]),
+    (1, "allocate", ["-b 2000000000"]),
+]
 
 
-def cases(table):
-    return [(line, message) for message, lines in table.items() for line in lines]
-
-
-@pytest.mark.parametrize(("line", "message"), cases(BAD_COMMAND_LINES))
-def test_a_bad_command_line_ends_with_status_2_and_names_the_flag(main, line, message):
-    status, err = main(*line.split())
-    assert status == 2
-    assert re.search(message, err.splitlines()[-1])
-    assert os.listdir() == []
-
-
-@pytest.mark.parametrize(("line", "message"), cases(BAD_PLACES))
-def test_what_cannot_work_is_refused_in_one_line(main, line, message, trained, tmp_path):
+@pytest.mark.parametrize(("expected", "message", "lines"), BAD)
+def test_what_cannot_work_is_refused(main, expected, message, lines, trained, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "x.png").mkdir()
     (tmp_path / "taken" / FILES[1]).mkdir(parents=True)
     (tmp_path / "saved").symlink_to(trained / "models")
     shutil.copytree(trained / "models", tmp_path / "damaged")
     os.truncate(tmp_path / "damaged" / FILES[1], 20_000)
-    status, err = main("-e", 1000, *line.split())
-    assert status == 1
-    assert re.fullmatch(f".*{message}.*\n", err)
-    assert not (tmp_path / "nothing").exists()
+    before = sorted(tmp_path.rglob("*"))
+    for line in lines:
+        status, err = main("-e", 1000, *line.split())
+        assert status == expected
+        *usage, last = err.splitlines()
+        assert re.search(message, last)
+        assert bool(usage) == (status == 2)
+    assert status == 1 or sorted(tmp_path.rglob("*")) == before
+    assert not (tmp_path / "typo").exists()
     assert not list(tmp_path.rglob(".*"))
 
 
-def read(terminal):
-    try:
-        return os.read(terminal, 4096).decode()
-    except OSError:  # how a pseudo-terminal says that its other end is closed
-        return ""
-
-
-@pytest.mark.parametrize(("epochs", "expected"), [(30, 0), (40_000, 130)])
-def test_on_a_terminal_progress_is_one_line_also_when_ctrl_c_ends_it(epochs, expected, tmp_path):
-    terminal, slave = pty.openpty()
-    process = start_demo("-e", epochs, "-k", 1, cwd=tmp_path, stdout=slave, env=QUIET)
-    os.close(slave)
-    shown, interrupted = "", expected == 0
-    while chunk := read(terminal):
-        shown += chunk
-        if "gen_loss" in shown and not interrupted:
-            process.send_signal(signal.SIGINT)
-            interrupted = True
-    status, _, err = finish(process)
-    assert status == expected
-    done = epochs if expected == 0 else re.search(r"interrupted after (\d+) of", err)[1]
-    *_, last, nothing = re.split("[\r\b\n]+", re.sub(r"\x1b\[\d*m", "", shown))
-    assert re.search(rf"{done}/{epochs}.*dis_loss: \d.*gen_loss: -?\d", last)
-    assert (len(last) < 100, nothing, shown.count("\n")) == (True, "", 1)
-    assert "> epoch" not in err
-    assert len(loaded(tmp_path / "models")) == 12
-    Image.open(tmp_path / "img" / "gan_results.png").close()
-
-
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
-def test_a_signal_saves_the_models_whatever_became_of_their_folder(number, expected, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "expected"), [(None, 0), (signal.SIGTERM, 143), (signal.SIGINT, 1)]
+)
+def test_a_terminal_shows_one_line_and_the_models_are_saved(number, expected, trained, tmp_path):
     models, temporary = tmp_path / "models", tmp_path / "temporary"
     temporary.mkdir()
-    env = {**QUIET, "TMPDIR": str(temporary)}
-    process = start_demo("-e", 40_000, "-k", 1, cwd=tmp_path, env=env)
-    while "epoch 4000 of" not in (line := process.stderr.readline()):
-        assert line, "the run ended before it trained"
-    shutil.rmtree(models)
-    if expected == 1:  # something else is in its place
-        models.touch()
-    process.send_signal(number)
+    settings = {"floatx": "float16", "epsilon": 0.5, "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps({**settings, "backend": "jax"}))
+    env = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch", "TMPDIR": str(temporary)}
+    terminal, slave = pty.openpty()
+    epochs, options = 20_000 if number else 20, {"cwd": tmp_path, "stdout": slave}
+    process = start_demo("-e", epochs, "-s", 1, env={**QUIET, **env}, **options)
+    os.close(slave)
+    shown = ""
+    with contextlib.suppress(OSError):  # so a pseudo-terminal says that its other end is closed
+        while chunk := os.read(terminal, 4096).decode():
+            shown += chunk
+            if number and "gen_loss" in shown:
+                shutil.rmtree(models)
+                if number == signal.SIGINT:  # something else is in its place
+                    models.touch()
+                process.send_signal(number)
+                number = None
+    os.close(terminal)
     status, _, err = finish(process)
-    assert status == expected
-    assert len(re.findall(r"interrupted after \d+ of 40000", err)) == 1
-    assert "Traceback" not in err
+    assert status == expected, err
+    assert not re.search("Traceback|> epoch", err)
+    done = re.findall(rf"interrupted after (\d+) of {epochs}", err) if status else ["20"]
+    *_, last, nothing = re.split("[\r\b\n]+", re.sub(r"\x1b\[\d*m", "", shown))
+    assert re.search(rf"{'/'.join(done)}/{epochs}.*dis_loss: \d.*gen_loss: -?\d", last)
+    assert (len(last) < 100, nothing, shown.count("\n")) == (True, "", 1)
     (folder,) = [models] if models.is_dir() else temporary.iterdir()
-    assert [str(folder) in error for error in re.findall("ERROR.*", err)] == [True] * (
-        expected == 1
-    )
-    assert len(loaded(folder)) == 12
+    assert [str(folder) in error for error in re.findall("ERROR.*", err)] == [True] * (status == 1)
+    assert same(loaded(folder), loaded(trained / "models")) == (status == 0)
+    Image.open(tmp_path / "img" / "gan_results.png").close()
 
 
 def test_a_signal_before_the_first_epoch_is_done_leaves_the_old_models(models, tmp_path):
@@ -285,20 +242,12 @@ def test_a_second_ctrl_c_ends_a_program_that_hangs(tmp_path):
     os.close(reader)
 
 
-def test_ctrl_c_during_the_imports_just_ends_the_program(tmp_path):
-    process = start_demo(cwd=tmp_path, env=QUIET)
-    time.sleep(0.7)
-    process.send_signal(signal.SIGINT)
-    assert finish(process)[0] in (130, -signal.SIGINT)
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     ("size", "line", "named", "saved"),
     [
         (100_000, "-r -e 1 -k 1", "models/.*/temporary/", ["img/gan_results.png"]),
         (20_000, "-r -e 0", "img/gan_results.png", []),
-        (480_000, "-r -e 60 -gif a.gif", "a.gif", ["models", "img/gan_results.png"]),
+        (480_000, "-r -e 60 -k 1 -gif a.gif", "a.gif", ["models", "img/gan_results.png"]),
         (2**40, "-r -e 1 -k 1 -log log", "log/training.csv", ["models", "img/gan_results.png"]),
     ],
 )
@@ -344,25 +293,21 @@ def test_a_display_that_is_lost_costs_no_more_than_the_time_between_two_saves(tm
     assert len(loaded(tmp_path / "models")) == 12
 
 
-def test_whatever_keras_json_says_the_models_are_the_same(trained, tmp_path):
-    settings = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.5}
-    (tmp_path / "keras.json").write_text(json.dumps({**settings, "backend": "jax"}))
-    env = {**QUIET, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch"}
-    status, _, err = finish(start_demo("-e", 20, "-s", 1, cwd=tmp_path, env=env))
-    assert status == 0, err
-    assert same(loaded(tmp_path / "models"), loaded(trained / "models"))
-
-
 WINDOWS = """
-import os, shutil, signal, sys
-import h5py, keras, matplotlib.pyplot, PIL.Image, tensorflow
+import logging, os, random, shutil, signal, sys
+import h5py, keras, matplotlib.pyplot, numpy, PIL.Image, tensorflow
+
+def state():
+    root, numbers = logging.getLogger(), (signal.SIGINT, signal.SIGTERM)
+    return [[signal.getsignal(number) for number in numbers], root.level, list(root.handlers),
+            random.getstate(), str(numpy.random.get_state()), dict.__repr__(matplotlib.rcParams)]
 
 for name in ("set_blocking fork getuid geteuid getpgid killpg chown fchmod fchown mkfifo statvfs "
              "sync uname nice register_at_fork O_DIRECTORY O_NOFOLLOW O_CLOEXEC").split():
     delattr(os, name)
 for name in "SIGHUP SIGKILL SIGQUIT SIGUSR1 SIGALRM alarm pthread_sigmask set_wakeup_fd".split():
     delattr(signal, name)
-sys.modules.update(dict.fromkeys("fcntl resource pwd grp termios pty".split()))
+sys.modules.update(dict.fromkeys("fcntl resource pwd grp termios pty tkinter _tkinter".split()))
 shutil._use_fd_functions = False  # so rmtree does without opening folders
 
 def refused(function, refuse):
@@ -380,7 +325,9 @@ for name in ("rename", "replace", "remove", "unlink"):
     setattr(os, name, refused(getattr(os, name), in_use))
 os.open = refused(os.open, os.path.isdir)
 
+before = state()
 import demo_gan
+assert state() == before
 line = "-e 2 -k 1 -log log -gif training.gif".split()
 first = demo_gan.main(line)
 sys.stdout = None  # as pythonw has it
@@ -388,35 +335,7 @@ sys.exit(first or demo_gan.main([*line, "-r"]))
 """
 
 
-def test_the_program_uses_nothing_that_windows_lacks(tmp_path):
+def test_the_program_uses_nothing_that_windows_lacks_and_its_import_changes_nothing(tmp_path):
     status, _, err = finish(start("-c", WINDOWS, cwd=tmp_path, env=QUIET))
-    assert status == 0, err
+    assert (status, "window" in err) == (0, False), err
     assert sorted(os.listdir(tmp_path)) == ["img", "log", "models", "training.gif"]
-
-
-def test_importing_changes_nothing_of_the_process():
-    script = """
-import logging, random, signal
-import keras, matplotlib, numpy, tensorflow
-def state():
-    root = logging.getLogger()
-    return [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), root.level,
-            list(root.handlers), random.getstate(), str(numpy.random.get_state()),
-            dict.__repr__(matplotlib.rcParams)]
-before = state()
-import demo_gan
-assert state() == before
-"""
-    status, _, err = finish(start("-c", script))
-    assert status == 0, err
-
-
-def test_log_lines_have_the_documented_form_and_are_never_doubled(main, capsys):
-    app_logger.init(logging.INFO)
-    app_logger.init()
-    logging.getLogger("somewhere").debug("hello %d", 5)
-    form = r"\[\d{4}-\d\d-\d\d [\d:,]+\] DEBUG test_command.py:test_log_lines\w*:\d+ > hello 5\n"
-    assert re.fullmatch(form, capsys.readouterr().err)
-    app_logger.init(logging.ERROR)
-    logging.getLogger("somewhere").warning("quiet")
-    assert capsys.readouterr().err == ""
