@@ -2,7 +2,7 @@
 
     python tests/bench_train.py
 
-prints a table in less than a minute. Times are medians over rounds that take turns, so that a
+prints a table in half a minute. Times are medians over rounds that take turns, so that a
 noisy machine is noisy for both; compare the ratios.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import demo_gan
 
 STEP_PER = 20
-SECONDS = 0.5  # of each way in each round
+SECONDS = 0.3  # of each way in each round
 ROUNDS = 5
 
 
