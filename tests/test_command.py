@@ -206,6 +206,7 @@ def test_a_terminal_shows_one_line_and_the_models_are_saved(number, expected, tr
     assert status == expected, err
     assert not re.search("Traceback|> epoch", err)
     done = re.findall(rf"interrupted after (\d+) of {epochs}", err) if status else ["20"]
+    assert [int(n) < epochs for n in done] == [bool(status)]
     *_, last, nothing = re.split("[\r\b\n]+", re.sub(r"\x1b\[\d*m", "", shown))
     assert re.search(rf"{'/'.join(done)}/{epochs}.*dis_loss: \d.*gen_loss: -?\d", last)
     assert (len(last) < 100, nothing, shown.count("\n")) == (True, "", 1)

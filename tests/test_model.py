@@ -6,7 +6,6 @@ import pickle
 import random
 
 import keras
-import matplotlib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -414,13 +413,3 @@ def test_a_gan_that_is_not_complete_says_what_is_missing():
     gan.compile_generator_model()
     with pytest.raises(ValueError, match="compile"):
         gan.train(samples, **TRAIN)
-
-
-def test_train_leaves_matplotlib_as_it_was(shared, no_display):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    mine = plt.figure()
-    before = plt.isinteractive(), plt.get_fignums(), dict(matplotlib.rcParams)
-    shared.train(small_samples(), plot=True, **TRAIN)
-    assert (plt.isinteractive(), plt.get_fignums(), dict(matplotlib.rcParams)) == before
-    assert plt.gcf() is mine
-    plt.close(mine)

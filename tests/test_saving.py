@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, finish, same, small_gan, small_samples, start, weights
+from conftest import DATA, finish, same, small_samples, start, weights
 from keras import layers
 
 import demo_gan
@@ -294,31 +294,3 @@ for attempt in range(20):
 def test_killed_at_any_moment_two_files_that_load_are_left(tmp_path):
     status, _, err = finish(start("-c", SAVED_AND_KILLED, cwd=tmp_path))
     assert status == 0, err
-
-
-FULL_DISK = """
-import resource
-import demo_gan
-gan = demo_gan.make_gan()
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
-try:
-    gan.save_model("saved")
-except OSError as error:
-    print(error)
-"""
-
-
-def test_a_full_disk_leaves_the_old_pair_and_no_other_file(saved):
-    pytest.importorskip("resource")
-    before = contents(saved)
-    status, out, err = finish(start("-c", FULL_DISK, cwd=saved.parent))
-    assert status == 0, err
-    assert any(file in out for file in FILES)
-    assert "Traceback" not in err
-    assert contents(saved) == before
-
-
-def test_a_file_in_the_way_of_the_folder_is_an_error_that_names_it(tmp_path):
-    (tmp_path / "in_the_way").touch()
-    with pytest.raises(OSError, match="in_the_way"):
-        small_gan().save_model(tmp_path / "in_the_way")
