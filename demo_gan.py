@@ -113,10 +113,12 @@ class GANModel:
     def add_gen_layer(self, layer):
         """Append any Keras layer to the generator; the last one outputs `signal_dim` numbers."""
         self.generator_model.add(layer)
+        self.generator_training_model = self.discriminateor_training_model = None
 
     def add_discr_layer(self, layer):
         """Append any Keras layer to the discriminator; the last one outputs one in [0, 1]."""
         self.discriminateor_model.add(layer)
+        self.generator_training_model = self.discriminateor_training_model = None
 
     def compile_generator_model(self, optimizer=None):
         """Wire and compile the model that trains the generator; again later is fine.
@@ -147,10 +149,8 @@ class GANModel:
         self.discriminateor_training_model = model
 
     def _check_networks(self):
-        for network, width in (
-            (self.generator_model, self.signal_dim),
-            (self.discriminateor_model, 1),
-        ):
+        widths = {self.generator_model: self.signal_dim, self.discriminateor_model: 1}
+        for network, width in widths.items():
             shape = network.output_shape if network.layers else "no layers, add some first"
             if shape != (None, width):
                 raise ValueError(f"{network.name} must end in shape {(None, width)}, got {shape}")
@@ -179,8 +179,9 @@ class GANModel:
         with tf.GradientTape() as tape:
             outputs = model(inputs, training=True)
             loss = model.compute_loss(y=outputs, y_pred=outputs)  # which ignores y
+            scaled = model.optimizer.scale_loss(loss)  # another only with float16
         weights = network.trainable_weights
-        model.optimizer.apply(tape.gradient(loss, weights), weights)
+        model.optimizer.apply(tape.gradient(scaled, weights), weights)
         return loss
 
     def _epochs(self, noise, real, draws, count):
@@ -354,21 +355,20 @@ MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 
 def cut_into_batches(gan, sample_list, batch_size):
     """Return noise and real samples as tensors `(batch_count, batch_size, width)`."""
-    batches = []
-    for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
-        rows = np.asarray(sample_list[key], keras.config.floatx())
-        if rows.ndim != 2 or rows.shape[1] != width:
+    noise, real = (np.asarray(sample_list[key], keras.config.floatx()) for key in "xy")
+    for key, rows, width in (("x", noise, gan.noise_dim), ("y", real, gan.signal_dim)):
+        if rows.shape[1:] != (width,):
             raise ValueError(f'sample_list["{key}"] must be (n, {width}), got {rows.shape}')
         if not np.isfinite(rows).all():
             raise ValueError(f'sample_list["{key}"] must be finite')
-        if not 1 <= batch_size <= len(rows) == len(sample_list["x"]):
-            raise ValueError(
-                'sample_list["x"] and sample_list["y"] must have the same number of rows, and '
-                f"batch_size be from 1 to that: {len(rows)} rows of {key}, {batch_size=}"
-            )
-        whole = len(rows) // batch_size * batch_size
-        batches.append(tf.constant(rows[:whole].reshape(-1, batch_size, width)))
-    return batches
+    if len(noise) != len(real):
+        raise ValueError(f'{len(noise)} rows of sample_list["x"], {len(real)} of sample_list["y"]')
+    if not 1 <= batch_size <= len(noise):
+        raise ValueError(f"batch_size must be from 1 to {len(noise)} rows, got {batch_size}")
+    whole = len(noise) // batch_size * batch_size
+    return [
+        tf.constant(rows[:whole].reshape(-1, batch_size, rows.shape[1])) for rows in (noise, real)
+    ]
 
 
 def all_finite(arrays):
@@ -419,22 +419,17 @@ def read_networks(networks, folder):
     before = [network.get_weights() for network in networks]
     try:
         for network, name in zip(networks, MODEL_FILES):
-            read_network(network, folder / name)
-    except BaseException:
+            network.load_weights(folder / name)
+            if not all_finite(network.get_weights()):
+                raise ValueError("it holds weights that are not finite")
+    except BaseException as error:
         for network, weights in zip(networks, before):
             network.set_weights(weights)
-        raise
-
-
-def read_network(network, path):
-    try:
-        network.load_weights(path)
-    except Exception as error:  # whatever Keras stumbles over in a file that is not its own
-        if isinstance(error, OSError) and error.errno:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise ValueError(f"{path} is damaged or does not fit: {first_line(error)}") from error
-    if not all_finite(network.get_weights()):
-        raise ValueError(f"{path} holds weights that are not finite")
+        if not isinstance(error, Exception):
+            raise
+        # Keras stumbles in many ways over a file that is not its own.
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"cannot load {folder / name}: {first_line(error)}") from error
 
 
 def saved_noise_dim(path):
@@ -670,15 +665,18 @@ class Distance(keras.callbacks.Callback):
         every: epochs from one look to the next. Default: 1.
 
     Attributes:
-        history: list of `(epoch, w1)`; epochs count from 1.
+        history: list of `(epoch, w1)` of the training; epochs count from 1.
     """
 
-    picture = None
+    picture = figure = None
 
     def __init__(self, gan, sample_list, every=1):
         super().__init__()
         self.gan, self.every, self.epoch, self.history = gan, every, 0, []
         self.noise, self.real = shown_rows(sample_list)
+
+    def on_train_begin(self, logs=None):
+        self.epoch, self.history = 0, []
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
@@ -702,48 +700,37 @@ class LiveWindow(Distance):
     """Shows the picture, twenty frames a second, in a window or a notebook; if there is one."""
 
     def on_train_begin(self, logs=None):
-        self.cell, self.due = None, time.perf_counter()
-        shape, figure = (self.real, self.params["epochs"], self.every), window_figure()
+        super().on_train_begin(logs)
+        self.cell, self.due, self.figure = None, time.perf_counter(), window_figure()
         ipython = sys.modules.get("IPython")
-        if figure is not None:
-            self.picture = Picture(*shape, figure)
-            figure.canvas.manager.set_window_title("A generator learns")
-            figure.canvas.manager.show()
-        elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
-            self.picture = Picture(*shape)
+        in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+        if self.figure is None and not in_notebook:
+            self.every = math.inf  # training need not stop to look
+            return
+        self.picture = Picture(self.real, self.params["epochs"], self.every, self.figure)
+        if self.figure is None:
             self.cell = ipython.display.display(self.picture.image(), display_id=True)
-        else:
-            self.close()
-
-    def close(self):
-        self.picture, self.every = None, math.inf  # training need not stop to look any more
 
     def show(self):
         self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
         if self.cell is not None:
             self.cell.update(self.picture.image())
             time.sleep(max(0, self.due - time.perf_counter()))
-        elif not plt.fignum_exists(self.picture.figure.number):  # the user has closed it
-            self.close()
+        elif not plt.fignum_exists(self.figure.number):  # the user has closed it
+            self.picture, self.every = None, math.inf
         else:
-            canvas = self.picture.figure.canvas
             self.picture.render()
-            canvas.blit(self.picture.figure.bbox)
-            canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.picture is not None:
-            super().on_epoch_end(epoch, logs)
+            self.figure.canvas.blit(self.figure.bbox)
+            self.figure.canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
 
     def on_train_end(self, logs=None):
-        if self.picture is not None:
-            figure = self.picture.figure
-            super().on_train_end(logs)
-            plt.close(figure)
+        super().on_train_end(logs)
+        if self.figure is not None:
+            plt.close(self.figure)
 
 
 def window_figure():
-    """Return a figure in a window of its own, not yet shown, or None where there is none."""
+    """Return a figure in a new window, or None where there can be none."""
     chosen = matplotlib.get_backend(auto_select=False)
     try:
         with plt.ioff():
@@ -752,6 +739,8 @@ def window_figure():
         LOG.debug("no live window: %s", first_line(error))
         return None
     if figure.canvas.required_interactive_framework and figure.canvas.supports_blit:
+        figure.canvas.manager.set_window_title("A generator learns")
+        figure.canvas.manager.show()
         return figure
     plt.close(figure)
     if chosen is None and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -767,14 +756,15 @@ class Animation(Distance):
 
     def __init__(self, gan, sample_list, path, every=1):
         super().__init__(gan, sample_list, every)
-        self.path, self.frames = pathlib.Path(path), []
+        self.path = pathlib.Path(path)
         # The picture's colours and their way to white, for all frames alike.
         ramps = [np.linspace(to_rgba(color), (1, 1, 1, 1), 30)[:, :3] for color in "kgr"]
         self.palette = Image.new("P", (1, 1))
         self.palette.putpalette((np.concatenate(ramps) * 255).astype("uint8").tobytes())
 
     def on_train_begin(self, logs=None):
-        self.picture = Picture(self.real, self.params["epochs"], self.every)
+        super().on_train_begin(logs)
+        self.picture, self.frames = Picture(self.real, self.params["epochs"], self.every), []
 
     def show(self):
         image = self.picture.image()
@@ -795,11 +785,8 @@ class TrainingCSV(keras.callbacks.CSVLogger):
 
     every = math.inf
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self.keys = ["dis_loss", "gen_loss", "w1"]
-
     def on_epoch_end(self, epoch, logs=None):
+        self.keys = ["dis_loss", "gen_loss", "w1"]
         try:
             super().on_epoch_end(epoch + 1, logs)
         except OSError as error:
@@ -813,27 +800,29 @@ class TrainingCSV(keras.callbacks.CSVLogger):
 class Progress(keras.callbacks.Callback):
     """One line that updates on a terminal; elsewhere a log line every tenth of the run."""
 
+    every = math.inf
+
     def on_train_begin(self, logs=None):
-        self.epoch, self.losses, self.bar = 0, [], None
-        self.every = 1  # the bar's time to go leaves out the first epoch, which is compiled
-        if sys.stdout is not None and sys.stdout.isatty():
-            losses = ["dis_loss", "gen_loss"]
-            self.bar = keras.utils.Progbar(
-                self.params["epochs"], width=10, stateful_metrics=losses, unit_name="epoch"
-            )
+        self.epoch, self.bar = 0, None
 
     def on_epoch_end(self, epoch, logs=None):
-        self.epoch, epochs, self.every = epoch + 1, self.params["epochs"], math.inf
-        self.losses = [(name, logs[name]) for name in ("dis_loss", "gen_loss")]
+        self.epoch, epochs = epoch + 1, self.params["epochs"]
+        losses = [(name, logs[name]) for name in ("dis_loss", "gen_loss")]
+        if epoch == 0 and sys.stdout is not None and sys.stdout.isatty():
+            # Made as late as this, its time to go leaves out the compiling.
+            names = [name for name, _ in losses]
+            self.bar = keras.utils.Progbar(
+                epochs, width=10, stateful_metrics=names, unit_name="epoch"
+            )
         if self.bar is not None:
-            self.bar.update(self.epoch, self.losses)
+            self.bar.update(self.epoch, losses, finalize=False)
         elif self.epoch * 10 // epochs > epoch * 10 // epochs:
-            losses = ", ".join(f"{name} = {loss:.4f}" for name, loss in self.losses)
+            losses = ", ".join(f"{name} = {loss:.4f}" for name, loss in losses)
             LOG.info("epoch %d of %d: %s", self.epoch, epochs, losses)
 
     def on_train_end(self, logs=None):
-        if self.bar is not None and 0 < self.epoch < self.params["epochs"]:
-            self.bar.update(self.epoch, self.losses, finalize=True)
+        if self.bar is not None:
+            self.bar.update(self.epoch, finalize=True)
 
 
 # ---------------------------------------------------------------------------------------
@@ -968,35 +957,40 @@ def save_somewhere(gan, folder):
     LOG.info("models saved in %s", folder)
 
 
-@contextlib.contextmanager
-def ending_on_signals(gan):
-    """In this context a signal ends training after the epoch in hand; a second one, the program.
+class EndOnSignals(keras.callbacks.Callback):
+    """In its context a signal ends training after the epoch in hand; a second one, the program.
 
-    As long as no epoch is done there is nothing to save, and the first one ends the program.
-    Python hears a signal when the compiled call in hand returns. Yields a list of the signals
-    that came. Afterwards the handlers are as before.
+    Python hears a signal when the compiled call in hand returns. If it came before the first
+    epoch was done there is nothing to save, and the program ends. Afterwards the handlers are as
+    before.
+
+    Attributes:
+        came: list of the numbers of the signals that came.
     """
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    handled = [number for number in numbers if handlers[number] != signal.SIG_IGN]  # as by nohup
-    came = []
 
-    def handle(number, frame):
-        came.append(number)
-        for other in handled:
+    every = math.inf
+
+    def __enter__(self):
+        self.came, self.before = [], {}
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+                self.before[number] = signal.signal(number, self.handle)
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def handle(self, number, frame):
+        self.came.append(number)  # and raise nothing: TensorFlow, if it is compiling, loses it
+        for other in self.before:
             signal.signal(other, signal.SIG_DFL)
-        if not gan.train_status["gen_loss"]:
-            raise SystemExit(128 + number)
-        gan.generator_training_model.stop_training = True
+        if self.model is not None:
+            self.model.stop_training = True
 
-    for number in handled:
-        signal.signal(number, handle)
-    try:
-        yield came
-    finally:
-        for number in handled:
-            signal.signal(number, handlers[number])
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0 and self.came:
+            raise SystemExit(128 + self.came[0])
 
 
 def run(args):
@@ -1010,7 +1004,8 @@ def run(args):
         gan.load_model(args.model_dir)
     # Fifty looks at the distance cost little, however long the run is.
     distance = Distance(gan, samples, every=max(args.plot_every, args.epoch // 50))
-    callbacks = [distance, LiveWindow(gan, samples, args.plot_every)]
+    signals = EndOnSignals()
+    callbacks = [signals, distance, LiveWindow(gan, samples, args.plot_every)]
     if args.gif is not None:
         callbacks.append(Animation(gan, samples, args.gif, args.plot_every))
     if args.log_dir is not None:
@@ -1024,12 +1019,12 @@ def run(args):
         except Exception as problem:
             problems.append(problem)
 
-    with ending_on_signals(gan) as signals:
+    with signals:
         if args.epoch:
             settings = args.epoch, args.batch_size, args.step_per
             attempt(gan.train, samples, *settings, callbacks=callbacks)
             done = len(gan.train_status["gen_loss"])
-            if signals:
+            if signals.came:
                 LOG.warning("interrupted after %d of %d epochs", done, args.epoch)
             if problems and (not done or isinstance(problems[0], FloatingPointError)):
                 raise problems[0]
@@ -1052,7 +1047,7 @@ def run(args):
         LOG.error("%s", first_line(problem))
     if problems:
         return 1
-    return 128 + signals[0] if signals else 0
+    return 128 + signals.came[0] if signals.came else 0
 
 
 def main(argv=None):

@@ -194,6 +194,18 @@ def test_an_optimizer_may_be_none_a_name_or_one_instance_for_both_models_of_two_
     assert [int(one.iterations.numpy()) for one in optimizers] == [2, 10, 0, 0]
 
 
+def test_an_optimizer_that_scales_the_loss_for_16_bit_floats_takes_the_same_steps():
+    results = []
+    sgd = keras.optimizers.SGD()
+    for optimizer in (sgd, keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())):
+        keras.utils.set_random_seed(0)
+        gan = small_gan(optimizer=optimizer)
+        gan.train(small_samples(), **TRAIN)
+        results.append(weights(gan.generator_model, gan.discriminateor_model))
+    for plain, scaled in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, scaled, atol=1e-6)
+
+
 class CountsTraces(layers.Layer):
     """Counts how often TensorFlow traces it."""
 
@@ -411,5 +423,9 @@ def test_a_gan_that_is_not_complete_says_what_is_missing():
     with pytest.raises(ValueError, match="compile"):
         gan.train(samples, **TRAIN)
     gan.compile_generator_model()
+    with pytest.raises(ValueError, match="compile"):
+        gan.train(samples, **TRAIN)
+    gan.compile_discriminateor_model()
+    gan.add_discr_layer(layers.Dense(1))
     with pytest.raises(ValueError, match="compile"):
         gan.train(samples, **TRAIN)
