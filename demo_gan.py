@@ -248,7 +248,7 @@ class GANModel:
             xla = generator.jit_compile and discriminator.jit_compile
             self._run_epochs = tf.function(self._epochs, jit_compile=xla)
         at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
-        draws = np.zeros((at_most, 2 * step_per + 1), "int32")
+        draws, last = np.zeros((at_most, 2 * step_per + 1), "int32"), len(noise) - 1
 
         done, generator.stop_training = 0, False
         watchers = keras.callbacks.CallbackList(
@@ -261,7 +261,7 @@ class GANModel:
                 looks.append(1 if plot else math.inf)
                 count = min(at_most, epoch - done, *(every - done % every for every in looks))
                 for i in range(count):
-                    draws[i] = [random.randint(0, len(noise) - 1) for _ in draws[i]]
+                    draws[i] = [random.randint(0, last) for _ in draws[i]]
                 watchers.on_epoch_begin(done)
                 data = noise, real, tf.constant(draws), tf.constant(count)
                 losses, generated, judged = self._run_epochs(*data)
@@ -495,29 +495,29 @@ def histogram(samples, edges):
     return np.histogram(np.clip(samples, edges[0], edges[-1]), edges)[0] / len(samples)
 
 
-def gan_state(gan, noise, real):
-    """What there is to see of a GAN, given noise `(n, noise_dim)` and real `(n, signal_dim)`.
+def gan_state(gan, generated, real):
+    """What there is to see of a GAN, given generated and real samples `(n, signal_dim)`.
 
     Returns:
-        A dict with `"w1"`, the Wasserstein-1 distance of generated and real samples, and
-        curves `(x, y)`. For samples of one number: `"generated"`, the share of samples in each
-        bin; `"decision"`, D's output along the axis; `"optimal"`, in each bin the output of the
-        D that is optimal for the two histograms, real / (real + generated) (Goodfellow et al.
-        2014, proposition 1), nan where there are no samples. For samples of more numbers:
+        A dict of curves `(x, y)`. For samples of one number: `"generated"`, the share of samples
+        in each bin; `"decision"`, D's output along the axis; `"optimal"`, in each bin the output
+        of the D that is optimal for the two histograms, real / (real + generated) (Goodfellow et
+        al. 2014, proposition 1), nan where there are no samples. For samples of more numbers:
         `"generated"`, the first two of each.
     """
-    generated = gan.generator_model.predict_on_batch(noise)
-    w1 = wasserstein(generated, real)
     if gan.signal_dim > 1:
-        return {"w1": w1, "generated": (generated[:, 0], generated[:, 1])}
+        return {"generated": (generated[:, 0], generated[:, 1])}
     edges = bin_edges(real)
     centres = (edges[:-1] + edges[1:]) / 2
     p, q = histogram(real, edges), histogram(generated, edges)
     optimal = np.divide(p, p + q, out=np.full(BINS, np.nan), where=p + q > 0)
     axis = np.linspace(edges[0], edges[-1], 201)
     decision = gan.discriminateor_model.predict_on_batch(axis[:, None])[:, 0]
-    curves = {"generated": (centres, q), "decision": (axis, decision)}
-    return {"w1": w1, **curves, "optimal": (centres, optimal)}
+    return {
+        "generated": (centres, q),
+        "decision": (axis, decision),
+        "optimal": (centres, optimal),
+    }
 
 
 class Picture:
@@ -637,7 +637,8 @@ def save_picture(gan, sample_list, path, title, history=()):
     """
     noise, real = shown_rows(sample_list)
     picture = Picture(real, epochs=history[-1][0] if history else 0)
-    picture.draw(gan_state(gan, noise, real), title, history)
+    generated = gan.generator_model.predict_on_batch(noise)
+    picture.draw(gan_state(gan, generated, real), title, history)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as (file,):
@@ -688,12 +689,14 @@ class Distance(keras.callbacks.Callback):
             self.look()
 
     def look(self):
-        state = gan_state(self.gan, self.noise, self.real)
-        self.history.append((self.epoch, state["w1"]))
+        generated = self.gan.generator_model.predict_on_batch(self.noise)
+        w1 = wasserstein(generated, self.real)
+        self.history.append((self.epoch, w1))
         if self.picture is not None:
+            state = gan_state(self.gan, generated, self.real)
             self.picture.draw(state, f"epoch = {self.epoch}", self.history)
             self.show()
-        return state["w1"]
+        return w1
 
 
 class LiveWindow(Distance):
