@@ -234,7 +234,7 @@ def test_the_window_has_the_colours_and_the_articles_pace_until_it_is_closed(scr
     times, said = lines_of(first + out)
     shown = [[f"epoch = {n}", "A generator learns"] for n in range(1, 61)]
     assert said[:60] == shown
-    assert times[59] - times[0] == pytest.approx(59 * 0.05, rel=0.2)
+    assert 0.8 < (times[59] - times[0]) / (59 * 0.05) < 2  # a busy machine may be late
     assert (said[60:65], said[-190:]) == (shown[:5], 190 * [[]])
     assert times[-1] - times[70] < 4  # and not the 9.5 s that frames would take
 
