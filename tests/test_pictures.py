@@ -234,9 +234,10 @@ def test_the_window_has_the_colours_and_the_articles_pace_until_it_is_closed(scr
     times, said = lines_of(first + out)
     shown = [[f"epoch = {n}", "A generator learns"] for n in range(1, 61)]
     assert said[:60] == shown
-    assert 0.8 < (times[59] - times[0]) / (59 * 0.05) < 2  # a busy machine may be late
+    pace, unseen = (times[59] - times[0]) / 59, (times[-1] - times[70]) / (len(times) - 71)
+    assert pace > 0.8 * 0.05  # a busy machine may be slower
     assert (said[60:65], said[-190:]) == (shown[:5], 190 * [[]])
-    assert times[-1] - times[70] < 4  # and not the 9.5 s that frames would take
+    assert unseen < pace / 2
 
 
 def test_a_display_that_is_not_there_means_no_window_no_pause_and_no_warning():
