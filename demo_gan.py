@@ -1008,12 +1008,12 @@ def run(args):
     # Fifty looks at the distance cost little, however long the run is.
     distance = Distance(gan, samples, every=max(args.plot_every, args.epoch // 50))
     signals = EndOnSignals()
-    callbacks = [signals, distance, LiveWindow(gan, samples, args.plot_every)]
+    callbacks = [signals, Progress(), Autosave(gan, args.model_dir)]
+    callbacks += [distance, LiveWindow(gan, samples, args.plot_every)]
     if args.gif is not None:
         callbacks.append(Animation(gan, samples, args.gif, args.plot_every))
     if args.log_dir is not None:
         callbacks.append(TrainingCSV(str(pathlib.Path(args.log_dir, CSV_FILE))))
-    callbacks += [Progress(), Autosave(gan, args.model_dir)]
     title, problems = f"noise_dim = {args.noise_dim}", []
 
     def attempt(step, *values, **named):
