@@ -5,65 +5,81 @@ https://arxiv.org/abs/1406.2661). The generator G turns uniform noise into sampl
 discriminator D says how likely it is that a sample is real. D learns to tell the two apart,
 G learns to make that hard, until G's samples follow the Gaussian and D says 0.5 everywhere.
 
+This is a port of an article's program for Keras 2 and keeps its names, `discriminateor` included.
 Sections 1 to 3 are the lesson: the losses, the GAN and its training, the article's networks.
 Files, pictures and the command line follow, each in a section of its own.
 """
 
+import gc
+
+gc.disable()  # what the imports make stays: to look through it for garbage takes 0.4 s
 import argparse
 import collections
 import contextlib
+import csv
+import functools
+import importlib.util
 import json
 import logging
 import math
 import os
 import pathlib
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
+import warnings
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads it when it is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_, _, plots = os.environ.get("MPLBACKEND", "").partition("module://")
+if plots and not importlib.util.find_spec(plots.split(".")[0]):
+    del os.environ["MPLBACKEND"]  # it is a notebook's, for programs that it starts elsewhere
 
 import h5py
 import keras
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError("demo_gan needs Keras on TensorFlow: import demo_gan before keras")
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+from matplotlib import colors, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from PIL import Image
 
 import app_logger
+
+gc.enable()
 
 # ---------------------------------------------------------------------------------------
 # 1. The losses
 #
 # D maximises mean(log D(x)) + mean(log(1 - D(G(z)))), G minimises mean(log(1 - D(G(z)))):
-# equation 1 of the paper. D's training model outputs D(x) and 1 - D(G(z)), so that one loss
-# serves both terms. There is nothing to compare the outputs with, so `y_true` is ignored.
+# equation 1 of the paper, x being real and z noise. From here on they have the article's names:
+# real samples are y, noise is x. D's training model outputs D(y) and 1 - D(G(x)), so that one
+# loss serves both terms. There is nothing to compare the outputs with: `y_true` is ignored.
 
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_discriminator(y_true, y_pred):
-    """The discriminator's loss, -log p, p clipped from below at Keras's epsilon.
+    """The discriminator's loss, -log p, `(batch, 1)`, p clipped from below at Keras's epsilon.
 
-    `y_pred` is the probability p that D gives to the truth, D(x) of real samples and
-    1 - D(G(z)) of generated ones, of shape `(batch, 1)`; so is what comes back.
+    `y_pred`, `(batch, 1)`, is the probability p that D gives to the truth: D(y) or 1 - D(G(x)).
     """
     return -ops.log(ops.maximum(keras.config.epsilon(), y_pred))
 
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_generator(y_true, y_pred):
-    """The generator's saturating loss, log(1 - p), 1 - p clipped from below at Keras's epsilon.
+    """The generator's saturating loss, log(1 - p), `(batch, 1)`, clipped in the same way.
 
-    `y_pred` is the probability p = D(G(z)), of shape `(batch, 1)`; so is what comes back.
+    `y_pred`, `(batch, 1)`, is the probability p = D(G(x)).
     """
     return ops.log(ops.maximum(keras.config.epsilon(), 1 - y_pred))
 
@@ -77,19 +93,21 @@ def log_loss_generator(y_true, y_pred):
 #   the generator's:      noise x          ->  D(G(x))               only G's weights move
 #
 # An epoch is `step_per` updates of D, then one of G. The networks are so small that calling
-# Python for every update would cost ten times the arithmetic: whole epochs are compiled.
+# Python for every update would cost ten times the arithmetic: a call of TensorFlow runs many
+# epochs. A BatchNormalization works as in training in both phases: it normalizes by the batch,
+# and its moving averages follow, also in the network whose weights stay.
 
-# One compiled call runs at most so many epochs, and rows of noise: about a tenth of a second.
-EPOCHS_PER_CALL = 50
-ROWS_PER_CALL = 2**15
+# A call runs so many epochs and rows of noise, at most: Ctrl-C, and a callback that wants to stop
+# the training, are heard between two calls, which should be a fraction of a second.
+EPOCHS_PER_CALL, ROWS_PER_CALL = 50, 2**15
+UPDATES_FOR_XLA = 10_000  # of D; from about there on XLA makes up for its second of compiling
 
 
 class GANModel:
     """A GAN made of two lists of Keras layers.
 
     Args:
-        input_dim: `[signal_dim, noise_dim]`, the sizes of a sample and of the noise it is
-            made from, or one int for both.
+        input_dim: `[signal_dim, noise_dim]`, sizes of a sample and its noise, or one for both.
         log_dir: folder for graphs of the models that train. Default: None, no graphs.
 
     Attributes:
@@ -160,7 +178,8 @@ class GANModel:
         if optimizer.built:
             optimizer = optimizer.from_config(optimizer.get_config())
         model.compile(optimizer, loss, jit_compile=True)  # Keras knows if XLA can do that
-        # Variables that are made while TensorFlow traces cost a second trace: make them now.
+        # Make now what would cost a second trace if it were made while TensorFlow traces: the
+        # optimizer's variables, and the means in which Keras counts losses.
         model.optimizer.build(network.trainable_weights)
         outputs = keras.tree.map_structure(lambda output: ops.zeros((1, 1)), model.output)
         model.compute_loss(y=outputs, y_pred=outputs)
@@ -171,10 +190,10 @@ class GANModel:
     def _update(self, model, network, inputs):
         """Take one step of a training model's optimizer, with the weights of one network.
 
-        This is how to fix the other network: the optimizer gets the weights of this one alone.
-        The article froze the other one before compiling, and Keras 2 remembered that. Keras 3
-        looks at `trainable` when a step is traced, long after: translated literally, the
-        generator never moves, and nothing says so.
+        This is how to fix the other network. The article set `trainable = False` on it before
+        compiling, which Keras 2 remembered. Keras 3 looks when it traces a step, and finds what
+        was set last: D's phase. Translated literally, D is trained in both phases, in G's to take
+        generated samples for real ones; G never moves, and nothing says so.
         """
         with tf.GradientTape() as tape:
             outputs = model(inputs, training=True)
@@ -184,52 +203,56 @@ class GANModel:
         model.optimizer.apply(tape.gradient(scaled, weights), weights)
         return loss
 
-    def _epochs(self, noise, real, draws, count):
-        """Run `count` epochs; AutoGraph makes TensorFlow's loops of these.
+    def _epochs(self, noise, real, dis_draws, gen_draws, count):
+        """Run `count` epochs, in loops of TensorFlow's: their bodies are functions.
 
-        `noise` and `real` are tensors `(batch_count, batch_size, width)`; `draws`, `(at least
-        count, 2 * step_per + 1)`, says which of these batches an epoch uses. Returns the losses
-        of each epoch, `(len(draws), 2)`, and of the last one the generated batch and D's output.
+        `noise` and `real` are `(batch_count, batch_size, width)`. Row i of the draws names the
+        batches of epoch i: `dis_draws`, `(rows, step_per, 2)`, one of noise and one of real
+        samples for each update of D; `gen_draws`, `(rows,)`, one of noise for G's. Rows from
+        `count` on are spare. Returns the losses of each epoch, `(rows, 2)`, and of the last one
+        the generated batch and D's output.
         """
-        step_per = draws.shape[1] // 2
-        losses, x, epoch = tf.zeros((draws.shape[0], 2), noise.dtype), noise[0], 0
-        # XLA would compile anew for every count of a tf.range(count), every i of a noise[i].
-        while epoch < count:
-            batches = tf.gather(draws, epoch)
-            dis_loss = tf.zeros((), noise.dtype)
-            for pair in tf.reshape(batches[:-1], (step_per, 2)):
-                y, x = tf.gather(real, pair[1]), tf.gather(noise, pair[0])
-                dis_loss += self._update(
-                    self.discriminateor_training_model, self.discriminateor_model, [y, x]
-                )
-            x = tf.gather(noise, batches[-1])
+        step_per, d_training = ops.shape(dis_draws)[1], self.discriminateor_training_model
+
+        def one_epoch(epoch, losses):
+            draws = tf.gather(dis_draws, epoch)  # XLA would compile anew for each dis_draws[epoch]
+
+            def update_discriminator(step, total):
+                draw = tf.gather(draws, step)
+                x, y = tf.gather(noise, draw[0]), tf.gather(real, draw[1])
+                return total + self._update(d_training, self.discriminateor_model, [y, x])
+
+            total = ops.fori_loop(0, step_per, update_discriminator, tf.zeros((), noise.dtype))
+            x = tf.gather(noise, tf.gather(gen_draws, epoch))
             gen_loss = self._update(self.generator_training_model, self.generator_model, x)
-            both = [dis_loss / step_per, gen_loss]
-            losses = tf.tensor_scatter_nd_update(losses, [[epoch]], [both])
-            epoch += 1
+            both = [total / tf.cast(step_per, total.dtype), gen_loss]
+            return epoch + 1, tf.tensor_scatter_nd_update(losses, [[epoch]], [both])
+
+        losses = tf.zeros((ops.shape(gen_draws)[0], 2), noise.dtype)
+        _, losses = ops.while_loop(lambda epoch, _: epoch < count, one_epoch, (0, losses))
+        x = tf.gather(noise, tf.gather(gen_draws, count - 1))
         generated = self.generator_model(x, training=False)
         return losses, generated, self.discriminateor_model(generated, training=False)
 
     def train(self, sample_list, epoch=3, batch_size=32, step_per=10, plot=False, callbacks=None):
         """Train both networks; calling it again goes on training.
 
-        Batch i is rows i * batch_size to (i + 1) * batch_size - 1 of the data; rows that do
-        not fill a batch are left out. Python's `random` draws the batches of an epoch: for each
-        update of the discriminator one of noise, then one of real samples, and at last one of
-        noise for the generator. A BatchNormalization works as in training also in the network
-        that is not updated: it normalizes by the batch, and its moving averages follow.
+        Batch i is rows i * batch_size to (i + 1) * batch_size - 1; rows that do not fill a batch
+        are left out. Python's `random` draws the batches of an epoch: for each update of D one of
+        noise, then one of real samples, and at last one of noise for G.
 
         Args:
             sample_list: `{"x": noise (n, noise_dim), "y": real samples (n, signal_dim)}`.
             epoch: number of epochs. Default: 3.
             batch_size: rows of a batch. Default: 32.
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
-            plot: whether to keep each epoch's generated batch in `train_status`, and to show
-                the training in a window or notebook if there is one. Default: False.
+            plot: whether to keep each epoch's generated batch in `train_status`, and to show the
+                training in a window or notebook, if there is one. Default: False.
             callbacks: Keras callback, or list of them. All hear of every epoch, with `dis_loss`
-                and `gen_loss` in `logs`, and see the networks as it left them; one with an
-                attribute `every = N` sees every N-th, and those between run in one compiled
-                call. Their `model` is the generator's training model: a scheduler sets G's
+                and `gen_loss` in `logs`, and see the networks as the epoch left them. One with an
+                attribute `sees_weights_every = N` does so after every N-th epoch, and is faster:
+                the epochs up to there run in one call, and are told, and can be stopped, when it
+                is over. Their `model` is the generator's training model: a scheduler sets G's
                 learning rate, D's is `discriminateor_training_model.optimizer.learning_rate`.
 
         Raises:
@@ -239,16 +262,20 @@ class GANModel:
         generator, discriminator = self.generator_training_model, self.discriminateor_training_model
         if generator is None or discriminator is None:
             raise ValueError("compile both models before train()")
+        sizes = {"epoch": epoch, "batch_size": batch_size, "step_per": step_per}
+        epoch, batch_size, step_per = whole_numbers(sizes)
         noise, real = cut_into_batches(self, sample_list, batch_size)
-        if epoch < 1 or step_per < 1:
-            raise ValueError(f"epoch and step_per must be at least 1, got {epoch} and {step_per}")
         if plot:
-            callbacks = [LiveWindow(self, sample_list), *keras.tree.flatten(callbacks or [])]
+            live = Look(self, sample_list, every=0, views={"the live picture": live_view})
+            callbacks = [live, *keras.tree.flatten(callbacks or [])]
         if self._run_epochs is None:
-            xla = generator.jit_compile and discriminator.jit_compile
-            self._run_epochs = tf.function(self._epochs, jit_compile=xla)
+            self._run_epochs = trace(self._epochs, self.noise_dim, self.signal_dim)
+        updates = int(discriminator.optimizer.iterations) + epoch * step_per  # earlier calls count
+        can_use_xla = generator.jit_compile and discriminator.jit_compile
+        run_epochs = self._run_epochs[can_use_xla and updates >= UPDATES_FOR_XLA]
         at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
-        draws, last = np.zeros((at_most, 2 * step_per + 1), "int32"), len(noise) - 1
+        dis_draws, gen_draws = np.zeros((at_most, step_per, 2), "int32"), np.zeros(at_most, "int32")
+        last = len(noise) - 1
 
         done, generator.stop_training = 0, False
         watchers = keras.callbacks.CallbackList(
@@ -257,14 +284,14 @@ class GANModel:
         try:
             watchers.on_train_begin()
             while done < epoch and not generator.stop_training:
-                looks = [getattr(callback, "every", 1) for callback in watchers.callbacks]
+                looks = [getattr(one, "sees_weights_every", 1) for one in watchers.callbacks]
                 looks.append(1 if plot else math.inf)
                 count = min(at_most, epoch - done, *(every - done % every for every in looks))
                 for i in range(count):
-                    draws[i] = [random.randint(0, last) for _ in draws[i]]
+                    dis_draws[i] = [[random.randint(0, last) for _ in "xy"] for _ in dis_draws[i]]
+                    gen_draws[i] = random.randint(0, last)
                 watchers.on_epoch_begin(done)
-                data = noise, real, tf.constant(draws), tf.constant(count)
-                losses, generated, judged = self._run_epochs(*data)
+                losses, generated, judged = run_epochs(noise, real, dis_draws, gen_draws, count)
                 losses = losses.numpy()[:count]
                 self.train_status["dis_loss"] += losses[:, 0].tolist()
                 self.train_status["gen_loss"] += losses[:, 1].tolist()
@@ -287,9 +314,8 @@ class GANModel:
     def save_model(self, path_dir):
         """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, when both are whole.
 
-        Raises:
-            ValueError: if there are no layers, or weights that are not finite.
-            OSError: if the files cannot be written.
+        Raises a ValueError if there are no layers, or weights that are not finite; an OSError if
+        the files cannot be written.
         """
         self._check_networks()
         write_networks((self.generator_model, self.discriminateor_model), pathlib.Path(path_dir))
@@ -297,10 +323,8 @@ class GANModel:
     def load_model(self, path_dir):
         """Read both networks' weights from a folder, also from files the article's program wrote.
 
-        Raises:
-            OSError: if a file is missing or cannot be read.
-            ValueError: if a file does not fit the layers, or there are none. Whatever is
-                raised, the GAN is as it was.
+        Raises an OSError if a file cannot be read; a ValueError if it does not fit the layers, or
+        there are none. Then the GAN is as it was.
         """
         self._check_networks()
         read_networks((self.generator_model, self.discriminateor_model), pathlib.Path(path_dir))
@@ -319,9 +343,8 @@ def make_gan(noise_dim=4, log_dir=None):
     article's Lambda, which Keras would rightly refuse to load from a file.
     """
     gan = GANModel([1, noise_dim], log_dir)
-    gan.add_gen_layer(layers.Dense(200, activation="relu"))
-    gan.add_gen_layer(layers.Dense(100, activation="relu"))
-    gan.add_gen_layer(layers.Dense(50, activation="relu"))
+    for units in (200, 100, 50):
+        gan.add_gen_layer(layers.Dense(units, activation="relu"))
     gan.add_gen_layer(layers.Dense(1))
     gan.add_discr_layer(layers.Dense(200, activation="relu"))
     gan.add_discr_layer(layers.Dense(50, activation="softmax"))
@@ -353,6 +376,14 @@ def make_samples(rows, noise_dim=4, seed=None):
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 
 
+def whole_numbers(settings):
+    """Return a dict's values as ints; a ValueError names one that is no whole number from 1 on."""
+    for name, value in settings.items():
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return [int(value) for value in settings.values()]
+
+
 def cut_into_batches(gan, sample_list, batch_size):
     """Return noise and real samples as tensors `(batch_count, batch_size, width)`."""
     noise, real = (np.asarray(sample_list[key], keras.config.floatx()) for key in "xy")
@@ -363,12 +394,27 @@ def cut_into_batches(gan, sample_list, batch_size):
             raise ValueError(f'sample_list["{key}"] must be finite')
     if len(noise) != len(real):
         raise ValueError(f'{len(noise)} rows of sample_list["x"], {len(real)} of sample_list["y"]')
-    if not 1 <= batch_size <= len(noise):
-        raise ValueError(f"batch_size must be from 1 to {len(noise)} rows, got {batch_size}")
-    whole = len(noise) // batch_size * batch_size
+    if batch_size > len(noise):
+        raise ValueError(f"batch_size must be at most {len(noise)}, the rows, got {batch_size}")
+    used = len(noise) // batch_size * batch_size
     return [
-        tf.constant(rows[:whole].reshape(-1, batch_size, rows.shape[1])) for rows in (noise, real)
+        tf.constant(rows[:used].reshape(-1, batch_size, rows.shape[1])) for rows in (noise, real)
     ]
+
+
+def trace(epochs, noise_dim, signal_dim):
+    """Return `GANModel._epochs` as functions of TensorFlow, without XLA and with it.
+
+    They take data of any size, and the second calls the first: the networks are traced once.
+    """
+    signature = [
+        tf.TensorSpec((None, None, noise_dim), keras.config.floatx()),
+        tf.TensorSpec((None, None, signal_dim), keras.config.floatx()),
+        *(tf.TensorSpec(shape, "int32") for shape in ((None, None, 2), (None,), ())),
+    ]
+    epochs = functools.partial(epochs)  # of its own: TensorFlow warns of many traces of a function
+    plain = tf.function(epochs, signature, autograph=False)
+    return plain, tf.function(plain, signature, autograph=False, jit_compile=True)
 
 
 def all_finite(arrays):
@@ -383,7 +429,9 @@ def replacing(*paths):
     are whole and on the disk the old files are untouched. An OSError names the first path.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".gan_", dir=paths[0].parent) as folder:
+        with tempfile.TemporaryDirectory(
+            prefix=".gan_", dir=paths[0].parent, ignore_cleanup_errors=True
+        ) as folder:
             files = [pathlib.Path(folder, path.name) for path in paths]
             yield files
             for file in files:
@@ -397,21 +445,36 @@ def replacing(*paths):
 
 def write_networks(networks, folder):
     """Write .h5 files that `keras.models.load_model` reads; see `GANModel.save_model`."""
-    for network in networks:
-        if not all_finite(network.get_weights()):
-            raise ValueError(f"{network.name} is not saved, its weights are not finite")
-    folder.mkdir(parents=True, exist_ok=True)
     absl = logging.getLogger("absl")
-    with replacing(*(folder / name for name in MODEL_FILES)) as files:
-        try:
-            absl.disabled = True  # Keras advises against .h5, which is the article's format
-            for network, file in zip(networks, files):
-                # HDF5 prints tracebacks of its own on a full disk: first see if there is room.
-                file.write_bytes(bytes(8 * network.count_params() + 2**18))
-                file.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no warning that is an error loses a model
+        for network in networks:
+            if not all_finite(network.get_weights()):
+                raise ValueError(f"{network.name} is not saved, its weights are not finite")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(*(folder / name for name in MODEL_FILES)) as files:
+            try:
+                absl.disabled = True  # Keras advises against .h5, which is the article's format
+                for network, file in zip(networks, files):
+                    file.write_bytes(hdf5_of(network, folder))
+            finally:
+                absl.disabled = False
+
+
+def hdf5_of(network, folder):
+    """The bytes of a network's .h5 file.
+
+    HDF5 may crash the process when a disk is full. It writes where there is room, in the system's
+    temporary folder if possible, and Python, for which a full disk is an OSError, copies.
+    """
+    needed = 8 * network.count_params() + 2**20
+    for place in (tempfile.gettempdir(), folder):
+        if shutil.disk_usage(place).free > needed:
+            with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as scratch:
+                file = pathlib.Path(scratch, MODEL_FILES[0])
                 network.save(file)
-        finally:
-            absl.disabled = False
+                return file.read_bytes()
+    raise OSError(f"no room for {needed} bytes of HDF5")
 
 
 def read_networks(networks, folder):
@@ -452,19 +515,69 @@ def first_line(error):
 # ---------------------------------------------------------------------------------------
 # 5. Pictures
 #
-# `gan_state` gathers what there is to see of a GAN, a Picture draws it, and Keras callbacks
-# decide when: in a window, an animation, a file. Green is generated, black is real, red is
-# what D says.
+# `gan_state` gathers what there is to see of a GAN, a Picture draws it. While the GAN trains one
+# callback, Look, looks at it and keeps what it saw; views (window, notebook's cell, animation,
+# CSV, progress line) are told. Green is generated, black is real, red is what D says.
+#
+# All of this is there to be looked at. Whatever of it fails, training goes on: a line in the log
+# says what is left out, and that is all.
 
 LOG = logging.getLogger(__name__)
 
 SHOWN = 20_000  # rows of a data set, at most
 BINS = 40
+AXIS_POINTS = 201  # at which D is asked along the axis, and
+PLANE_POINTS = 60  # along each side of the plane
 TRAIL = 20  # epochs
+LOOKS = 40  # at a run, and some more in its beginning
+STAGES = (1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1)  # of a run, in the strip
 FRAME_SECONDS = 0.05  # the article's pace
 LAST_FRAME_SECONDS = 2  # of an animation
 MOST_FRAMES = 1000  # of an animation; they are held in memory
+STRIP_HEIGHT = 1.55  # inches
 W1_LIMITS = (0.01, 30)  # in standard deviations of the real samples
+WHITE_TO_RED = colors.LinearSegmentedColormap.from_list("D's output", ["white", "red"])
+
+
+@contextlib.contextmanager
+def dispensable(what):
+    """In its context is what a run can do without: if it fails, the log says so in one line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # wx raises SystemExit where there is no display
+        LOG.error("%s is left out from here on: %s", what, first_line(error))
+        LOG.debug("it happened here:", exc_info=True)
+
+
+class State(collections.namedtuple("State", ["epoch", "w1", "generated", "decision"])):
+    """What there is to see of a GAN.
+
+    Attributes:
+        epoch: the number of epochs it was trained for.
+        w1: the Wasserstein-1 distance of generated and real samples.
+        generated: of samples of one number the share in each bin, `(BINS,)`; of more numbers the
+            first two of each sample, `(n, 2)`.
+        decision: D's output at `points_for_d`, of samples of one number along their axis, of two
+            all over their plane, of more nowhere.
+    """
+
+
+def ask(gan, noise, points):
+    """Return what G makes of noise `(n, noise_dim)`, what D says at points `(n, signal_dim)`."""
+    generated = gan.generator_model(noise, training=False)
+    return generated, gan.discriminateor_model(points, training=False)
+
+
+def gan_state(ask_gan, noise, real, epoch=0):
+    """Return the State of a GAN: one prediction, beside the real samples `(n, signal_dim)`.
+
+    `ask_gan` is `ask` of this GAN, `functools.partial(ask, gan)`, compiled or not.
+    """
+    generated, decision = (output.numpy() for output in ask_gan(noise, points_for_d(real)))
+    shown = generated[:, :2]
+    if real.shape[1] == 1:
+        shown = histogram(generated, bin_edges(real))
+    return State(epoch, wasserstein(generated, real), shown, decision[:, 0])
 
 
 def shown_rows(sample_list):
@@ -483,11 +596,28 @@ def wasserstein(a, b):
     return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean())
 
 
+def axis_limits(real):
+    """The ends of the axis of each number of samples `(n, dim)`, as `(dim, 2)`.
+
+    An axis spans the middle 99 % of the samples and a third as much again on each side: what a
+    few outliers do does not matter.
+    """
+    low, high = np.quantile(real.astype("float64"), (0.005, 0.995), axis=0)
+    margin = np.where(high > low, (high - low) / 3, 1)
+    return np.stack([low - margin, high + margin], axis=1)
+
+
+def points_for_d(real):
+    limits = axis_limits(real)
+    if len(limits) > 2:
+        return np.empty((0, len(limits)), "float32")
+    number = {1: AXIS_POINTS, 2: PLANE_POINTS}[len(limits)]
+    points = np.meshgrid(*(np.linspace(*ends, number, dtype="float32") for ends in limits))
+    return np.stack(points, axis=-1).reshape(-1, len(limits))
+
+
 def bin_edges(real):
-    """Edges of bins over the range of samples `(n, 1)` and a third as much again on each side."""
-    low, high = real.min(), real.max()
-    margin = (high - low) / 3 or 1
-    return np.linspace(low - margin, high + margin, BINS + 1)
+    return np.linspace(*axis_limits(real)[0], BINS + 1)
 
 
 def histogram(samples, edges):
@@ -495,133 +625,161 @@ def histogram(samples, edges):
     return np.histogram(np.clip(samples, edges[0], edges[-1]), edges)[0] / len(samples)
 
 
-def gan_state(gan, generated, real):
-    """What there is to see of a GAN, given generated and real samples `(n, signal_dim)`.
+class Histograms:
+    """Samples of one number: the share in each bin on one axes, D's output on another."""
 
-    Returns:
-        A dict of curves `(x, y)`. For samples of one number: `"generated"`, the share of samples
-        in each bin; `"decision"`, D's output along the axis; `"optimal"`, in each bin the output
-        of the D that is optimal for the two histograms, real / (real + generated) (Goodfellow et
-        al. 2014, proposition 1), nan where there are no samples. For samples of more numbers:
-        `"generated"`, the first two of each.
-    """
-    if gan.signal_dim > 1:
-        return {"generated": (generated[:, 0], generated[:, 1])}
-    edges = bin_edges(real)
-    centres = (edges[:-1] + edges[1:]) / 2
-    p, q = histogram(real, edges), histogram(generated, edges)
-    optimal = np.divide(p, p + q, out=np.full(BINS, np.nan), where=p + q > 0)
-    axis = np.linspace(edges[0], edges[-1], 201)
-    decision = gan.discriminateor_model.predict_on_batch(axis[:, None])[:, 0]
-    return {
-        "generated": (centres, q),
-        "decision": (axis, decision),
-        "optimal": (centres, optimal),
-    }
+    def __init__(self, samples, decision, real, trail):
+        edges = bin_edges(real)
+        self.centres, self.points = (edges[:-1] + edges[1:]) / 2, points_for_d(real)[:, 0]
+        self.real = histogram(real, edges)
+        samples.plot(self.centres, self.real, "ko-", markersize=3, label="real")
+        samples.set(xlim=edges[[0, -1]], ylim=(0, 3 * self.real.max()), ylabel="share of samples")
+        samples.tick_params(labelbottom=False)
+        (self.generated,) = samples.plot([], [], "go-", markersize=3, label="generated")
+        decision.set(xlim=edges[[0, -1]], ylim=(-0.05, 1.45), yticks=(0, 0.5, 1))
+        decision.set(xlabel="sample (the outermost bins count all beyond)", ylabel="D's output")
+        decision.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
+        (self.optimal,) = decision.plot([], [], color="0.6", label="optimal D")
+        (self.decision,) = decision.plot([], [], "r--", label="D")
+        for axes in (samples, decision):
+            axes.legend(loc="upper right", fontsize="small", ncols=3)
+        self.trails = [Trail(line, trail) for line in (self.generated, self.decision)]
+        trails = [trail.past for trail in self.trails]
+        self.moving = [*trails, self.optimal, self.generated, self.decision]
+
+    def set_state(self, state):
+        for trail in self.trails:
+            trail.keep()
+        # In each bin the D that is optimal for the two histograms says real / (real + generated)
+        # (Goodfellow et al. 2014, proposition 1); where there are no samples it has no say.
+        both = self.real + state.generated
+        optimal = np.divide(self.real, both, out=np.full(BINS, np.nan), where=both > 0)
+        self.optimal.set_data(self.centres, optimal)
+        self.generated.set_data(self.centres, state.generated)
+        self.decision.set_data(self.points, state.decision)
+
+
+class Trail:
+    """Where a line was, fading."""
+
+    def __init__(self, line, length):
+        self.line, self.curves = line, collections.deque(maxlen=length)
+        self.past = LineCollection([], linewidths=0.7)
+        line.axes.add_collection(self.past, autolim=False)
+
+    def keep(self):
+        """Keep the line as it is, before it moves on."""
+        if len(self.line.get_xdata()):
+            self.curves.append(self.line.get_xydata())
+        alphas = np.linspace(0.05, 0.35, self.curves.maxlen)[-len(self.curves) :]
+        self.past.set_segments(list(self.curves))
+        self.past.set_color([colors.to_rgba(self.line.get_color(), alpha) for alpha in alphas])
+
+
+class Plane:
+    """Samples of more numbers: the first two as a scatter; of exactly two, over D's output."""
+
+    def __init__(self, axes, real, markersize=1.5):
+        (left, right), (bottom, top) = axis_limits(real)[:2]
+        sides = right - left, top - bottom
+        aspect = "equal" if max(sides) <= 5 * min(sides) else "auto"
+        axes.set(xlim=(left, right), ylim=(bottom, top), aspect=aspect)
+        dots = {"linestyle": "", "markersize": markersize, "alpha": 0.5}
+        (self.real,) = axes.plot(real[:, 0], real[:, 1], "ko", label="real", **dots)
+        (self.generated,) = axes.plot([], [], "go", label="generated", **dots)
+        self.moving = [self.real, self.generated, *axes.spines.values()]
+        self.decision = None
+        if real.shape[1] == 2:
+            self.decision = axes.imshow(
+                np.zeros((1, 1)), WHITE_TO_RED, aspect=aspect, interpolation="bilinear",
+                vmin=0, vmax=1, origin="lower", extent=(left, right, bottom, top),
+            )  # fmt: skip
+            self.moving.insert(0, self.decision)
+
+    def set_state(self, state):
+        self.generated.set_data(state.generated.T)
+        if self.decision is not None:
+            self.decision.set_data(state.decision.reshape(PLANE_POINTS, PLANE_POINTS))
 
 
 class Picture:
-    """A figure of a GAN's state: samples, D's output below them, W1 over the epochs beside them.
+    """A figure of a GAN's state: samples, D's output, and W1 over the epochs beside them.
 
-    Samples of one number are shown as histograms; of more, the first two as a scatter, without
-    D. What does not move is drawn once, the rest is blitted over it.
+    What does not move is drawn once, the rest is blitted over it.
 
     Args:
         real: array `(n, signal_dim)`; fixes the axes, so that nothing jumps.
         epochs: how many epochs the W1 axis spans. Default: 0, no such axis.
         every: epochs from one state to the next. Default: 1.
         figure: an empty matplotlib figure. Default: a new one, in no window.
+
+    Attributes:
+        distances: list of `(epoch, w1)`, the curve of W1; each state adds its own.
     """
 
-    SIZE = (8, 4.5)  # inches
+    SIZE = (8, 4.5)  # inches; of a higher figure the picture is the upper part
 
     def __init__(self, real, epochs=0, every=1, figure=None):
-        if figure is None:
-            figure = Figure(self.SIZE)
-            FigureCanvasAgg(figure)
-        figure.set_layout_engine("constrained")
-        self.figure, self.lines, self.trails = figure, {}, {}
-        rows = [["samples"], ["decision"]] if real.shape[1] == 1 else [["samples"]]
-        if epochs:
-            rows = [[*row, "distance"] for row in rows]
-        ratios = {"width_ratios": (2, 1)[: len(rows[0])], "height_ratios": (3, 2)[: len(rows)]}
-        axes = figure.subplot_mosaic(rows, **ratios)
-        if "decision" in axes:
-            self._histograms(axes["samples"], axes["decision"], real, math.ceil(TRAIL / every))
+        self.figure = new_figure(*self.SIZE) if figure is None else figure
+        height, columns = self.figure.get_figheight(), 2 if epochs else 1
+        grid = self.figure.add_gridspec(
+            2, columns, width_ratios=(2, 1)[:columns], height_ratios=(3, 2), wspace=0.2, hspace=0.1,
+            left=0.09, right=0.965, top=1 - 0.35 / height, bottom=1 - 3.95 / height,
+        )  # fmt: skip
+        if real.shape[1] == 1:
+            samples, decision = (self.figure.add_subplot(grid[row, 0]) for row in (0, 1))
+            self.panel = Histograms(samples, decision, real, math.ceil(TRAIL / every))
+            self.moving = [*self.panel.moving]
         else:
-            self._scatter(axes["samples"], real)
+            samples = self.figure.add_subplot(grid[:, 0])
+            self.panel = Plane(samples, real)
+            shades = " (white to red: D's output, 0 to 1)" if real.shape[1] == 2 else ""
+            samples.set(xlabel=f"first number of a sample{shades}", ylabel="second number")
+            samples.ticklabel_format(scilimits=(-3, 4))
+            legend = samples.legend(loc="upper right", fontsize="small", markerscale=4)
+            self.moving = [*self.panel.moving, legend]
+        self.title, self.distances, self.distance = samples.set_title(" ", loc="left"), [], None
+        self.moving.append(self.title)
         if epochs:
-            self._distance(axes["distance"], real, epochs)
-        self.title = axes["samples"].set_title(" ", loc="left")
-        trails = [trail for trail, _ in self.trails.values()]
-        self.moving = [*trails, *self.lines.values(), self.title]
+            self.distance = self._add_distance(self.figure.add_subplot(grid[:, 1]), real, epochs)
+            self.moving.append(self.distance)
         for artist in self.moving:
             artist.set_animated(True)
         self.background = None
-        figure.canvas.mpl_connect("draw_event", self._keep_background)
+        self.figure.canvas.mpl_connect("draw_event", self._after_drawing)
 
-    def _histograms(self, samples, decision, real, trail_length):
-        edges = bin_edges(real)
-        shares = histogram(real, edges)
-        samples.plot((edges[:-1] + edges[1:]) / 2, shares, "ko-", markersize=3, label="real")
-        samples.set(xlim=edges[[0, -1]], ylim=(0, 3 * shares.max()), ylabel="share of samples")
-        samples.tick_params(labelbottom=False)
-        (self.lines["generated"],) = samples.plot([], [], "go-", markersize=3, label="generated")
-        decision.set(xlim=edges[[0, -1]], ylim=(-0.05, 1.45), yticks=(0, 0.5, 1))
-        decision.set(xlabel="sample (the outermost bins count all beyond)", ylabel="D's output")
-        decision.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
-        (self.lines["optimal"],) = decision.plot([], [], color="0.6", label="optimal D")
-        (self.lines["decision"],) = decision.plot([], [], "r--", label="D")
-        for name in ("generated", "decision"):
-            trail = LineCollection([], linewidths=0.7)
-            self.lines[name].axes.add_collection(trail, autolim=False)
-            self.trails[name] = trail, collections.deque(maxlen=trail_length)
-        for axes in (samples, decision):
-            axes.legend(loc="upper right", fontsize="small", ncols=3)
-
-    def _scatter(self, samples, real):
-        style = {"linestyle": "", "markersize": 1.5, "alpha": 0.5}
-        samples.plot(real[:, 0], real[:, 1], "ko", label="real", **style)
-        (self.lines["generated"],) = samples.plot([], [], "go", label="generated", **style)
-        samples.margins(0.25)
-        samples.set(xlabel="first number of a sample", ylabel="second number", aspect="equal")
-        samples.legend(loc="upper right", fontsize="small", markerscale=4)
-
-    def _distance(self, distance, real, epochs):
+    def _add_distance(self, axes, real, epochs):
         limits = np.array(W1_LIMITS) * (real.std() or 1)
-        distance.set(xlim=(0, epochs), yscale="log", ylim=limits, xlabel="epoch")
-        distance.set_title("Wasserstein-1 distance", fontsize="medium")
-        distance.yaxis.set_major_formatter("{x:g}")
-        distance.grid(color="0.9")
-        (self.lines["distance"],) = distance.plot([], [], ".-", color="0.3", markersize=2)
+        axes.set(xlim=(0, epochs), yscale="log", ylim=limits, xlabel="epoch")
+        axes.set_title("Wasserstein-1 distance", fontsize="medium")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(color="0.9")
+        return axes.plot([], [], ".-", color="0.3", markersize=2)[0]
 
-    def draw(self, state, title, history=()):
-        """Show a state, as `gan_state` returns it; those shown before stay as a fading trail.
-
-        `history` is a list of `(epoch, w1)`.
-        """
-        for name, (trail, past) in self.trails.items():
-            color, alphas = self.lines[name].get_color(), np.linspace(0.05, 0.35, past.maxlen)
-            trail.set_segments(list(past))
-            trail.set_color([to_rgba(color, alpha) for alpha in alphas[past.maxlen - len(past) :]])
-            past.append(np.column_stack(state[name]))
-        curves = {**state, "distance": zip(*history) if history else ((), ())}
-        for name, line in self.lines.items():
-            line.set_data(*curves[name])
+    def set_state(self, state, title):
+        """Take what is to be drawn next; the states before stay as a fading trail."""
+        self.panel.set_state(state)
         self.title.set_text(title)
+        if self.distance is not None:
+            self.distances.append((state.epoch, state.w1))
+            self.distance.set_data(*zip(*self.distances))
 
     def render(self):
         """Draw the state on the canvas, over what does not move."""
         if self.background is None:
             self.figure.canvas.draw()
         self.figure.canvas.restore_region(self.background)
+        self._draw_moving()
+
+    def _draw_moving(self):
         for artist in self.moving:
             self.figure.draw_artist(artist)
 
-    def _keep_background(self, event):
+    def _after_drawing(self, event):
         # All was drawn anew: for the first time, or because the window has another size.
         if not self.figure.canvas.is_saving():
             self.background = self.figure.canvas.copy_from_bbox(self.figure.bbox)
+            self._draw_moving()
 
     def image(self):
         """Return the state as a Pillow image; not of a figure in a window."""
@@ -629,121 +787,293 @@ class Picture:
         return Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3])
 
 
+def new_figure(width, height):
+    """A figure of so many inches that no toolkit knows of."""
+    figure = plt.Figure((width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def shapes_of(state):
+    return np.shape(state.generated)[1:], np.shape(state.decision)
+
+
+def stages(history):
+    """Choose from a history of States those of the strip: six, or all of a shorter one."""
+    first, last, chosen = 0, len(history) - len(STAGES), []
+    for part in STAGES:
+        last += 1  # leave as many as there are stages to come
+        if last > 0:
+            away = [abs(state.epoch - part * history[-1].epoch) for state in history[first:last]]
+            first += away.index(min(away)) + 1
+            chosen.append(history[first - 1])
+    return chosen
+
+
+def draw_strip(figure, real, states):
+    """Draw states in small panels along the lower edge of a figure."""
+    height = figure.get_figheight()
+    grid = figure.add_gridspec(
+        1, len(STAGES), left=0.09, right=0.965, bottom=0.1 / height, top=1.3 / height, wspace=0.06
+    )
+    for column, state in enumerate(states):
+        axes = figure.add_subplot(grid[0, column], xticks=[], yticks=[])
+        axes.set_title(f"epoch {state.epoch}, W1 {state.w1:.2g}", fontsize=7)
+        if real.shape[1] > 1:
+            Plane(axes, real, markersize=0.5).set_state(state)
+            continue
+        edges, points = bin_edges(real), points_for_d(real)[:, 0]
+        centres, shares = (edges[:-1] + edges[1:]) / 2, histogram(real, edges)
+        top = 3 * shares.max()
+        axes.fill_between(centres, shares, color="0.75")
+        axes.plot(centres, state.generated, "g", linewidth=1.2)
+        axes.plot(points, state.decision * top, "r--", linewidth=0.9)
+        axes.set(xlim=edges[[0, -1]], ylim=(0, 1.04 * top))
+
+
 def save_picture(gan, sample_list, path, title, history=()):
-    """Save a picture of the GAN to a file whose name ends in a format that matplotlib writes.
-
-    `sample_list` is as `GANModel.train` takes it, `history` a list of `(epoch, w1)`. Raises an
-    OSError if the file cannot be written; what was there is untouched then.
-    """
-    noise, real = shown_rows(sample_list)
-    picture = Picture(real, epochs=history[-1][0] if history else 0)
-    generated = gan.generator_model.predict_on_batch(noise)
-    picture.draw(gan_state(gan, generated, real), title, history)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as (file,):
-        picture.figure.savefig(file)
-    LOG.info("picture saved in %s", path)
-
-
-def draw_graph(model, path):
-    """Draw a Keras model with its networks and their shapes as a PNG file, if Graphviz is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        keras.utils.plot_model(model, path, show_shapes=True, expand_nested=True, dpi=72)
-    except ImportError as error:
-        LOG.warning("no %s: %s", path.name, first_line(error))
-
-
-class Distance(keras.callbacks.Callback):
-    """Looks at the GAN every `every` epochs and at the end, and measures W1.
-
-    It adds `w1` to the `logs` of these epochs, for the callbacks that come after it.
+    """Save a picture of the GAN, and below it a strip of how it came there.
 
     Args:
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
-        every: epochs from one look to the next. Default: 1.
+        path: a file whose name ends in a format that matplotlib writes.
+        title: of the picture.
+        history: States of a training, as a Look keeps them. Default: none, no strip.
+
+    Raises:
+        ValueError: if the history is not of States, or of a GAN with samples of another size.
+        OSError: if the file cannot be written. Whatever is raised, what was there is untouched.
+    """
+    noise, real = shown_rows(sample_list)
+    if not all(isinstance(past, State) for past in history):
+        raise ValueError("history must be a list of States, as a Look keeps it")
+    epochs = history[-1].epoch if history else 0
+    state = gan_state(functools.partial(ask, gan), noise, real, epochs)
+    if any(shapes_of(past) != shapes_of(state) for past in history):
+        raise ValueError("history is of a GAN with samples of another size")
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = Picture.SIZE
+    with style.context("default"):
+        figure = new_figure(width, height + STRIP_HEIGHT * bool(history))
+        picture = Picture(real, epochs, figure=figure)
+        picture.distances = [(past.epoch, past.w1) for past in history[:-1]]
+        picture.set_state(state, title)
+        draw_strip(figure, real, stages(history))
+        with replacing(path) as (file,):
+            figure.savefig(file)
+    LOG.info("picture saved in %s", path)
+
+
+def draw_graph(model, path):
+    """Draw a Keras model with its networks and their shapes as a PNG file; that takes Graphviz."""
+    with dispensable(f"the graph {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as (file,):
+            with contextlib.redirect_stdout(None):  # where pydot, too, says what goes wrong
+                keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
+            if not file.read_bytes().startswith(b"\x89PNG"):
+                raise OSError("Graphviz made no picture")
+
+
+class Look(keras.callbacks.Callback):
+    """Looks at the GAN while it trains, keeps what it saw, and shows it to views.
+
+    It adds `w1` to the `logs` of the epochs it looks at, for the callbacks that come after it.
+    A view that fails is reported in one line and put away, whatever it raises.
+
+    Args:
+        gan: a GANModel.
+        sample_list: as `GANModel.train` takes it.
+        every: epochs from one look to the next, and one at the end; 0 is only for the views.
+            Default: None, about fifty looks, closer together in the beginning, so that there is
+            something to show whenever training ends.
+        views: dict of functions, by the names that the log calls them; each returns a View, or
+            None if there can be none here. Default: none.
+        show_every: epochs from one state that is shown to the next. Default: 1.
 
     Attributes:
-        history: list of `(epoch, w1)` of the training; epochs count from 1.
+        history: list of the States of the last training, one a look (but for the views' own).
     """
 
-    picture = figure = None
-
-    def __init__(self, gan, sample_list, every=1):
+    def __init__(self, gan, sample_list, every=None, views=None, show_every=1):
         super().__init__()
-        self.gan, self.every, self.epoch, self.history = gan, every, 0, []
+        self.gan, self.every, self.show_every = gan, every, show_every
         self.noise, self.real = shown_rows(sample_list)
+        self.make_views = views or {}
+        self.views, self.history, self.epoch, self.failed = {}, [], 0, False
+
+    def new_picture(self, figure=None):
+        """A Picture for the states of this training."""
+        return Picture(self.real, self.params["epochs"], self.show_every, figure)
+
+    @property
+    def sees_weights_every(self):
+        """How often `GANModel.train` has to let it see the networks."""
+        return math.gcd(self._keeps_every(), self._shows_every()) or math.inf
+
+    def _keeps_every(self):
+        if self.failed:
+            return 0
+        if self.every is not None:
+            return self.every
+        most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
+        power = 10 ** (len(str(most)) - 1)
+        return max(step * power for step in (1, 2, 5) if step * power <= most)
+
+    def _shows_every(self):
+        wanted = any(view.shows_states for view in self.views.values())
+        return self.show_every if wanted and not self.failed else 0
 
     def on_train_begin(self, logs=None):
-        self.epoch, self.history = 0, []
+        self.views, self.history, self.epoch, self.failed = {}, [], 0, False
+        self.ask_gan = tf.function(functools.partial(ask, self.gan), autograph=False)
+        for name, make_view in self.make_views.items():
+            with dispensable(name):
+                view = make_view()
+                if view is not None:
+                    self.views[name] = view
+        with style.context("default"):
+            self._tell("open", self)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.epoch = epoch + 1
-        if self.epoch % self.every == 0 or self.epoch == self.params["epochs"]:
-            logs["w1"] = self.look()
+        often, self.epoch = (self._keeps_every(), self._shows_every()), epoch + 1
+        is_last = self.epoch == self.params["epochs"]
+        keep, show = (every > 0 and (is_last or self.epoch % every == 0) for every in often)
+        self._look(keep, show, logs)
+        self._tell("hear", self.epoch, logs)
 
     def on_train_end(self, logs=None):
-        if self.epoch and self.epoch not in dict(self.history):
-            self.look()
+        was_stopped = 0 < self.epoch < self.params["epochs"]
+        if was_stopped:  # and what it came to may not have been seen
+            keep = self._keeps_every() and self.epoch not in [seen.epoch for seen in self.history]
+            show = self._shows_every() and self.epoch % self._shows_every() > 0
+            self._look(keep, show, {})
+        self._tell("close")
 
-    def look(self):
-        generated = self.gan.generator_model.predict_on_batch(self.noise)
-        w1 = wasserstein(generated, self.real)
-        self.history.append((self.epoch, w1))
-        if self.picture is not None:
-            state = gan_state(self.gan, generated, self.real)
-            self.picture.draw(state, f"epoch = {self.epoch}", self.history)
-            self.show()
-        return w1
-
-
-class LiveWindow(Distance):
-    """Shows the picture, twenty frames a second, in a window or a notebook; if there is one."""
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self.cell, self.due, self.figure = None, time.perf_counter(), window_figure()
-        ipython = sys.modules.get("IPython")
-        in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-        if self.figure is None and not in_notebook:
-            self.every = math.inf  # training need not stop to look
+    def _look(self, keep, show, logs):
+        if not keep and not show:
             return
-        self.picture = Picture(self.real, self.params["epochs"], self.every, self.figure)
-        if self.figure is None:
-            self.cell = ipython.display.display(self.picture.image(), display_id=True)
+        with dispensable("what there is to see of the GAN"):
+            state = gan_state(self.ask_gan, self.noise, self.real, self.epoch)
+            logs["w1"] = state.w1
+            if keep:
+                self.history.append(state)
+            if show:
+                with style.context("default"):
+                    self._tell("show", state)
+            return
+        self.failed = True
 
-    def show(self):
+    def _tell(self, what, *details):
+        for name, view in list(self.views.items()):
+            with dispensable(name):
+                getattr(view, what)(*details)
+                if not view.gone:
+                    continue
+            del self.views[name]  # it failed, or is gone
+            if what != "close":
+                with contextlib.suppress(Exception, SystemExit):
+                    view.close()
+
+
+class View:
+    """Somebody who is told of a training, and shown it. What it raises is its Look's to handle.
+
+    Attributes:
+        shows_states: whether `show` does something, for which the GAN has to be looked at.
+        gone: whether there is nobody left to see it.
+    """
+
+    shows_states = gone = False
+
+    def open(self, look):
+        """Begin. `look.new_picture()` is a Picture for this training."""
+
+    def hear(self, epoch, logs):
+        """Hear of an epoch that is over; they count from 1. `logs` may have a `w1`."""
+
+    def show(self, state):
+        """Show a State."""
+
+    def close(self):
+        """End."""
+
+
+class Window(View):
+    """The picture in a window of matplotlib's, twenty frames a second, until it is closed."""
+
+    shows_states = True
+
+    def __init__(self, figure):
+        self.figure, self.due = figure, time.perf_counter()
+
+    def open(self, look):
+        self.picture = look.new_picture(self.figure)
+        self.figure.canvas.manager.set_window_title("A generator learns")
+        self.figure.canvas.manager.show()
+        self._paint()
+
+    def show(self, state):
+        if not plt.fignum_exists(self.figure.number):  # the user has closed it
+            self.gone = True
+            return
+        self.picture.set_state(state, f"epoch = {state.epoch}")
+        self._paint()
+
+    def _paint(self):
+        self.picture.render()
+        self.figure.canvas.blit(self.figure.bbox)
         self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
-        if self.cell is not None:
-            self.cell.update(self.picture.image())
-            time.sleep(max(0, self.due - time.perf_counter()))
-        elif not plt.fignum_exists(self.figure.number):  # the user has closed it
-            self.picture, self.every = None, math.inf
-        else:
-            self.picture.render()
-            self.figure.canvas.blit(self.figure.bbox)
-            self.figure.canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
+        self.figure.canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
 
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        if self.figure is not None:
-            plt.close(self.figure)
+    def close(self):
+        plt.close(self.figure)
+
+
+class NotebookCell(View):
+    """The picture below a notebook's cell, updated in place."""
+
+    shows_states = True
+
+    def open(self, look):
+        self.picture, self.due = look.new_picture(), time.perf_counter()
+        display = sys.modules["IPython"].display.display
+        self.cell = display(self.picture.image(), display_id=True)
+
+    def show(self, state):
+        self.picture.set_state(state, f"epoch = {state.epoch}")
+        self.cell.update(self.picture.image())
+        self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
+        time.sleep(self.due - time.perf_counter())
+
+
+def live_view():
+    """Return a Window or, where there can be none, a NotebookCell, or None outside of notebooks."""
+    figure = window_figure()
+    if figure is not None:
+        return Window(figure)
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+    return NotebookCell() if in_notebook else None
 
 
 def window_figure():
-    """Return a figure in a new window, or None where there can be none."""
+    """Return a figure in a new window that is not shown yet, None where there can be none."""
     chosen = matplotlib.get_backend(auto_select=False)
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with plt.ioff():
-            figure = plt.figure(figsize=Picture.SIZE)
-    except Exception as error:  # each toolkit has its own for a display it cannot use
+        plt.draw_if_interactive()  # loads the backend, and a notebook's sets what plots there need
+    except ImportError as error:
         LOG.debug("no live window: %s", first_line(error))
         return None
-    if figure.canvas.required_interactive_framework and figure.canvas.supports_blit:
-        figure.canvas.manager.set_window_title("A generator learns")
-        figure.canvas.manager.show()
+    with style.context("default"), plt.ioff():
+        figure = plt.figure(figsize=Picture.SIZE)
+    if signal.getsignal(signal.SIGINT) != on_interrupt:  # wx has Ctrl-C kill the program
+        signal.signal(signal.SIGINT, on_interrupt)
+    can_blit = isinstance(figure.canvas, FigureCanvasAgg) and figure.canvas.supports_blit
+    if figure.canvas.required_interactive_framework and can_blit:
         return figure
     plt.close(figure)
     if chosen is None and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -754,76 +1084,82 @@ def window_figure():
     return None
 
 
-class Animation(Distance):
+class Animation(View):
     """Writes the frames to a GIF file when training ends; the last one stays for a while."""
 
-    def __init__(self, gan, sample_list, path, every=1):
-        super().__init__(gan, sample_list, every)
-        self.path = pathlib.Path(path)
-        # The picture's colours and their way to white, for all frames alike.
-        ramps = [np.linspace(to_rgba(color), (1, 1, 1, 1), 30)[:, :3] for color in "kgr"]
+    shows_states = True
+
+    def __init__(self, path):
+        self.path, self.frames = pathlib.Path(path), []
+        # The picture's colours and their way to white and, for dots over D's output, to red.
+        steps = {("black", "white"): 16, ("green", "white"): 16, ("red", "white"): 16}
+        steps |= {("black", "red"): 4, ("green", "red"): 4}
+        ramps = [np.linspace(colors.to_rgb(a), colors.to_rgb(b), n) for (a, b), n in steps.items()]
         self.palette = Image.new("P", (1, 1))
         self.palette.putpalette((np.concatenate(ramps) * 255).astype("uint8").tobytes())
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self.picture, self.frames = Picture(self.real, self.params["epochs"], self.every), []
+    def open(self, look):
+        self.picture = look.new_picture()
+        if look.gan.signal_dim > 1:
+            self.picture.figure.set_dpi(80)  # thousands of dots on shades fill many bytes
 
-    def show(self):
+    def show(self, state):
+        self.picture.set_state(state, f"epoch = {state.epoch}")
         image = self.picture.image()
         self.frames.append(image.quantize(palette=self.palette, dither=Image.Dither.NONE))
 
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
+    def close(self):
         if self.frames:
             first, *others = self.frames
+            self.frames = []
             durations = [int(1000 * FRAME_SECONDS)] * len(others) + [1000 * LAST_FRAME_SECONDS]
             with replacing(self.path) as (file,):
                 first.save(file, append_images=others, save_all=True, duration=durations, loop=0)
             LOG.info("animation saved in %s", self.path)
 
 
-class TrainingCSV(keras.callbacks.CSVLogger):
-    """Writes `epoch, dis_loss, gen_loss, w1`, a row an epoch, epochs from 1; NA is no w1."""
+class TrainingCSV(View):
+    """Writes `epoch, dis_loss, gen_loss, w1`, a row an epoch; NA where nobody looked at W1."""
 
-    every = math.inf
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.keys = ["dis_loss", "gen_loss", "w1"]
-        try:
-            super().on_epoch_end(epoch + 1, logs)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self.filename) from error
+    def open(self, look):
+        self.file = self.path.open("w", encoding="utf-8", newline="", buffering=1)  # a row at once
+        names = ["epoch", "dis_loss", "gen_loss", "w1"]
+        self.rows = csv.DictWriter(self.file, names, restval="NA", extrasaction="ignore")
+        self.rows.writeheader()
 
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        LOG.info("losses saved in %s", self.filename)
+    def hear(self, epoch, logs):
+        self.rows.writerow({"epoch": epoch, **logs})
+
+    def close(self):
+        self.file.close()
+        LOG.info("losses saved in %s", self.path)
 
 
-class Progress(keras.callbacks.Callback):
+class ProgressLine(View):
     """One line that updates on a terminal; elsewhere a log line every tenth of the run."""
 
-    every = math.inf
+    def open(self, look):
+        self.epoch, self.epochs, self.bar = 0, look.params["epochs"], None
 
-    def on_train_begin(self, logs=None):
-        self.epoch, self.bar = 0, None
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epoch, epochs = epoch + 1, self.params["epochs"]
+    def hear(self, epoch, logs):
         losses = [(name, logs[name]) for name in ("dis_loss", "gen_loss")]
-        if epoch == 0 and sys.stdout is not None and sys.stdout.isatty():
+        if self.epoch == 0 and sys.stdout is not None and sys.stdout.isatty():
             # Made as late as this, its time to go leaves out the compiling.
             names = [name for name, _ in losses]
             self.bar = keras.utils.Progbar(
-                epochs, width=10, stateful_metrics=names, unit_name="epoch"
+                self.epochs, width=10, stateful_metrics=names, unit_name="epoch"
             )
         if self.bar is not None:
-            self.bar.update(self.epoch, losses, finalize=False)
-        elif self.epoch * 10 // epochs > epoch * 10 // epochs:
+            self.bar.update(epoch, losses, finalize=False)
+        elif epoch * 10 // self.epochs > self.epoch * 10 // self.epochs:
             losses = ", ".join(f"{name} = {loss:.4f}" for name, loss in losses)
-            LOG.info("epoch %d of %d: %s", self.epoch, epochs, losses)
+            LOG.info("epoch %d of %d: %s", epoch, self.epochs, losses)
+        self.epoch = epoch
 
-    def on_train_end(self, logs=None):
+    def close(self):
         if self.bar is not None:
             self.bar.update(self.epoch, finalize=True)
 
@@ -831,14 +1167,14 @@ class Progress(keras.callbacks.Callback):
 # ---------------------------------------------------------------------------------------
 # 6. The program
 #
-# Every place it will write to is tried before training, and what was trained is saved
-# however training ends.
+# It checks the places it will write to, trains, saves what was trained, draws. Training and
+# saving are essential; what else fails is said in the log, and makes the exit status 1.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 60  # from one save to the next while it trains
 
 
-def whole(low, high=2**31 - 1):
+def whole_number(low, high=2**31 - 1):
     """Return a parser of whole numbers from `low` to `high`, for argparse."""
 
     def parse(text):
@@ -860,8 +1196,9 @@ def parse_args(argv=None):
     flag = parser.add_argument
     default = "(default: %(default)s)"
     # fmt: off
-    flag("-e", "--epoch", type=whole(0), default=10, metavar="N", help=f"epochs to train {default}")
-    flag("-b", "--batch_size", type=whole(1), default=32, metavar="N",
+    flag("-e", "--epoch", type=whole_number(0), default=10, metavar="N",
+         help=f"epochs to train {default}")
+    flag("-b", "--batch_size", type=whole_number(1), default=32, metavar="N",
          help=f"samples in a batch, a hundredth of the data set {default}")
     flag("-m", "--model_dir", default="models", metavar="DIR",
          help=f"folder of the two .h5 files {default}")
@@ -870,16 +1207,16 @@ def parse_args(argv=None):
     flag("-log_lvl", "--log_lvl", type=str.lower, default="info",
          choices=("info", "debug", "warn", "warning", "error", "err"),
          help=f"the lowest level of log lines to show {default}")
-    flag("-k", "--step_per", type=whole(1), default=20, metavar="K",
+    flag("-k", "--step_per", type=whole_number(1), default=20, metavar="K",
          help=f"updates of the discriminator in an epoch {default}")
-    flag("-n", "--noise_dim", type=whole(1), default=4, metavar="N",
+    flag("-n", "--noise_dim", type=whole_number(1), default=4, metavar="N",
          help=f"numbers of noise that make a sample {default}")
-    flag("-s", "--seed", type=whole(0, 2**32 - 1), metavar="N",
+    flag("-s", "--seed", type=whole_number(0, 2**32 - 1), metavar="N",
          help="seed of everything random: same seed, same result (default: none)")
     flag("-o", "--output", default="img/gan_results.png", metavar="FILE",
          help=f"the picture of the result: .png, .pdf, .svg {default}")
     flag("-gif", "--gif", metavar="FILE", help="an animation of the training (default: none)")
-    flag("-every", "--plot_every", type=whole(1), default=1, metavar="N",
+    flag("-every", "--plot_every", type=whole_number(1), default=1, metavar="N",
          help=f"epochs from one frame of window and animation to the next {default}")
     flag("-r", "--resume", action="store_true",
          help="start from the models in --model_dir; with -e 0 just draw them (default: off)")
@@ -920,137 +1257,168 @@ def check_places(args):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".gan_", dir=path.parent) as folder:
-                pathlib.Path(folder, path.name).touch()
+                pathlib.Path(folder, path.name).write_bytes(b"tried")
         except OSError as error:
             raise OSError(f"{flag}: cannot write {path}: {first_line(error)}") from error
         if path.is_dir():
             raise OSError(f"{flag}: {path} is a folder, not a file")
 
 
-class Autosave(keras.callbacks.Callback):
-    """Saves the models to a folder once a minute: no more is lost, whatever ends the process."""
-
-    every = math.inf
-
-    def __init__(self, gan, path_dir):
-        super().__init__()
-        self.gan, self.path_dir, self.due = gan, path_dir, time.monotonic() + SAVE_SECONDS
-
-    def on_epoch_end(self, epoch, logs=None):
-        if time.monotonic() >= self.due:
-            self.due = time.monotonic() + SAVE_SECONDS
-            try:
-                self.gan.save_model(self.path_dir)
-            except OSError as error:  # in the end there is another folder to try
-                LOG.warning("the models are not saved yet: %s", first_line(error))
-
-
-def save_somewhere(gan, folder):
-    """Save the models in a folder or, with an OSError that says so, in a new temporary one."""
-    try:
-        gan.save_model(folder)
-    except OSError as error:
-        problem = f"cannot save the models in {folder}: {first_line(error)}"
-        try:
-            rescue = tempfile.mkdtemp(prefix="gan_models_")
-            gan.save_model(rescue)
-        except OSError as error:
-            raise OSError(f"{problem}; nor elsewhere: {first_line(error)}") from error
-        raise OSError(f"{problem}; they are in {rescue}") from error
-    LOG.info("models saved in %s", folder)
-
-
 class EndOnSignals(keras.callbacks.Callback):
     """In its context a signal ends training after the epoch in hand; a second one, the program.
 
-    Python hears a signal when the compiled call in hand returns. If it came before the first
-    epoch was done there is nothing to save, and the program ends. Afterwards the handlers are as
-    before.
+    Python hears a signal when the call of TensorFlow in hand returns. Afterwards the handlers are
+    as before.
 
     Attributes:
         came: list of the numbers of the signals that came.
     """
 
-    every = math.inf
+    sees_weights_every = math.inf
 
     def __enter__(self):
-        self.came, self.before = [], {}
+        self.came, self.previous = [], {}
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
-                self.before[number] = signal.signal(number, self.handle)
+                self.previous[number] = signal.signal(number, self.handle)
+        return self
 
     def __exit__(self, *error):
-        for number, handler in self.before.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def handle(self, number, frame):
         self.came.append(number)  # and raise nothing: TensorFlow, if it is compiling, loses it
-        for other in self.before:
+        for other in self.previous:
             signal.signal(other, signal.SIG_DFL)
         if self.model is not None:
             self.model.stop_training = True
 
+    def on_train_begin(self, logs=None):
+        if self.came:
+            self.model.stop_training = True
+
+
+class Saver(keras.callbacks.Callback):
+    """Saves what was trained: once a minute while it trains, and when it is asked to.
+
+    One rule decides: there is something to save from the first epoch on that was done before any
+    signal came. Until then the files stay as they are. What is not finite GANModel refuses.
+
+    Attributes:
+        trained: the number of epochs that were trained, 0 as long as there is nothing to save.
+    """
+
+    sees_weights_every = math.inf
+
+    def __init__(self, gan, folder, signals):
+        super().__init__()
+        self.gan, self.folder, self.signals, self.trained = gan, folder, signals, 0
+        self.due = time.monotonic() + SAVE_SECONDS
+
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == 0 and self.came:
-            raise SystemExit(128 + self.came[0])
+        if self.trained or not self.signals.came:
+            self.trained = epoch + 1
+        if self.trained and time.monotonic() >= self.due:
+            self.due = time.monotonic() + SAVE_SECONDS
+            try:
+                self.gan.save_model(self.folder)
+            except Exception as error:  # in the end there is another folder to try
+                LOG.warning("the models are not saved yet: %s", first_line(error))
+
+    def save(self):
+        """Save to the folder or, whatever keeps them from being saved there, to a new one."""
+        try:
+            self.gan.save_model(self.folder)
+            LOG.info("models saved in %s", self.folder)
+            return
+        except Exception as error:
+            problem = f"cannot save the models in {self.folder}: {first_line(error)}"
+        for place in (tempfile.gettempdir(), pathlib.Path.home()):
+            with contextlib.suppress(Exception):
+                folder = tempfile.mkdtemp(prefix="gan_models_", dir=place)
+                self.gan.save_model(folder)
+                LOG.error("%s; they are in %s", problem, folder)
+                return
+        LOG.error("%s; nor elsewhere", problem)
+
+
+class CountErrors(logging.Handler):
+    """In its context counts the errors that the log reports."""
+
+    def __enter__(self):
+        self.count = 0
+        LOG.addHandler(self)
+        return self
+
+    def __exit__(self, *error):
+        LOG.removeHandler(self)
+
+    def emit(self, record):
+        self.count += record.levelno >= logging.ERROR
 
 
 def run(args):
     """Do what the command line asks for; returns the exit status."""
-    check_places(args)
-    if args.seed is not None:
-        keras.utils.set_random_seed(args.seed)
-    samples = make_samples(args.batch_size * BATCHES, args.noise_dim, args.seed)
-    gan = make_gan(args.noise_dim, args.log_dir)
-    if args.resume:
-        gan.load_model(args.model_dir)
-    # Fifty looks at the distance cost little, however long the run is.
-    distance = Distance(gan, samples, every=max(args.plot_every, args.epoch // 50))
-    signals = EndOnSignals()
-    callbacks = [signals, Progress(), Autosave(gan, args.model_dir)]
-    callbacks += [distance, LiveWindow(gan, samples, args.plot_every)]
-    if args.gif is not None:
-        callbacks.append(Animation(gan, samples, args.gif, args.plot_every))
-    if args.log_dir is not None:
-        callbacks.append(TrainingCSV(str(pathlib.Path(args.log_dir, CSV_FILE))))
-    title, problems = f"noise_dim = {args.noise_dim}", []
-
-    def attempt(step, *values, **named):
-        try:
-            step(*values, **named)
-        except Exception as problem:
-            problems.append(problem)
-
-    with signals:
+    with EndOnSignals() as signals, CountErrors() as errors:
+        check_places(args)
+        if args.seed is not None:
+            keras.utils.set_random_seed(args.seed)
+        samples = make_samples(args.batch_size * BATCHES, args.noise_dim, args.seed)
+        gan = make_gan(args.noise_dim, args.log_dir)
+        if args.resume:
+            gan.load_model(args.model_dir)
+        look = Look(gan, samples, views=views(args), show_every=args.plot_every)
+        saver = Saver(gan, args.model_dir, signals)
+        title = f"noise_dim = {args.noise_dim}"
         if args.epoch:
             settings = args.epoch, args.batch_size, args.step_per
-            attempt(gan.train, samples, *settings, callbacks=callbacks)
-            done = len(gan.train_status["gen_loss"])
+            try:
+                gan.train(samples, *settings, callbacks=[signals, saver, look])
+            except FloatingPointError as error:
+                LOG.error("%s: nothing is saved, nothing drawn", error)
+                return 1
+            except Exception as error:  # what was trained before is
+                LOG.error("%s", first_line(error))
             if signals.came:
-                LOG.warning("interrupted after %d of %d epochs", done, args.epoch)
-            if problems and (not done or isinstance(problems[0], FloatingPointError)):
-                raise problems[0]
-            attempt(save_somewhere, gan, args.model_dir)
-            title = f"K = {args.step_per}, {done}{' more' * args.resume} epochs, {title}"
-
-        noise, real = shown_rows(samples)
-        generated = gan.generator_model.predict_on_batch(noise)
-        w1 = wasserstein(generated, real)
-        LOG.info(
-            "generated: mean %.3f, standard deviation %.3f; real: mean %.3f, standard deviation "
-            "%.3f; Wasserstein-1 distance %.3f; D's mean output on generated %.3f",
-            generated.mean(), generated.std(), real.mean(), real.std(), w1,
-            gan.discriminateor_model.predict_on_batch(generated).mean(),
-        )  # fmt: skip
-        title = f"{title}, W1 = {w1:.3f}"
-        attempt(save_picture, gan, samples, args.output, title, distance.history)
-
-    for problem in problems:
-        LOG.error("%s", first_line(problem))
-    if problems:
+                LOG.warning("interrupted after %d of %d epochs", saver.trained, args.epoch)
+            if saver.trained:
+                saver.save()
+                more = " more" * args.resume
+                title = f"K = {args.step_per}, {saver.trained}{more} epochs, {title}"
+        if saver.trained or not args.epoch:
+            with dispensable(f"the picture {args.output}"):
+                w1 = log_result(gan, samples)
+                save_picture(gan, samples, args.output, f"{title}, W1 = {w1:.3f}", look.history)
+    if errors.count:
         return 1
     return 128 + signals.came[0] if signals.came else 0
+
+
+def views(args):
+    """The Views that the command line asks for, as a Look takes them."""
+    chosen = {"the progress line": ProgressLine, "the live picture": live_view}
+    if args.gif is not None:
+        chosen[args.gif] = functools.partial(Animation, args.gif)
+    if args.log_dir is not None:
+        path = pathlib.Path(args.log_dir, CSV_FILE)
+        chosen[str(path)] = functools.partial(TrainingCSV, path)
+    return chosen
+
+
+def log_result(gan, samples):
+    """Say in one line what the generator has learned; returns W1."""
+    noise, real = shown_rows(samples)
+    generated = gan.generator_model(noise, training=False).numpy()
+    w1 = wasserstein(generated, real)
+    LOG.info(
+        "generated: mean %.3f, standard deviation %.3f; real: mean %.3f, standard deviation "
+        "%.3f; Wasserstein-1 distance %.3f; D's mean output on generated %.3f",
+        generated.mean(), generated.std(), real.mean(), real.std(), w1,
+        gan.discriminateor_model(generated, training=False).numpy().mean(),
+    )  # fmt: skip
+    return w1
 
 
 def main(argv=None):
@@ -1059,10 +1427,12 @@ def main(argv=None):
     Returns the exit status: 0, 1 for a failure, 128 plus the number of a signal that ended it.
     """
     args = parse_args(argv)
-    level = args.log_lvl.upper()
-    app_logger.init("ERROR" if level == "ERR" else level)
+    level = {"warn": "WARNING", "err": "ERROR"}.get(args.log_lvl, args.log_lvl.upper())
+    app_logger.init("INFO" if level == "DEBUG" else level)  # the libraries have much to say
+    LOG.setLevel(level)
     keras.config.set_floatx("float32")  # whatever keras.json says
     keras.config.set_epsilon(1e-7)
+    gc.freeze()  # nor is there garbage in it later
     try:
         return run(args)
     except KeyboardInterrupt:

@@ -45,8 +45,10 @@ def assert_follows(gan, recording):
         assert distance[4] < 5e-3
 
 
+@pytest.mark.parametrize("updates_for_xla", [0, np.inf], ids=["with XLA", "without XLA"])
 @pytest.mark.parametrize("name", ["k20_noise4", "k3_noise4", "k20_noise1"])
-def test_follows_the_recorded_trajectory(name, no_display):
+def test_follows_the_recorded_trajectory(name, updates_for_xla, no_display, monkeypatch):
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", updates_for_xla)
     recording, gan, samples, settings = set_up(name)
     gan.train(samples, epoch=5, plot=True, **settings)
     assert_follows(gan, recording)
@@ -73,15 +75,6 @@ def test_follows_the_recorded_weights_and_goes_on_when_called_again(no_display):
         for weight, expected in zip(model.get_weights(), recorded, strict=True):
             np.testing.assert_allclose(weight, expected, atol=5e-4)
     gan.train(samples, epoch=4, plot=True, **settings)
-    assert_follows(gan, recording)
-
-
-def test_follows_the_recorded_trajectory_without_xla(no_display):
-    recording, gan, samples, settings = set_up("k3_noise4")
-    gan.generator_model.layers[0].supports_jit = False
-    with pytest.warns(UserWarning, match="jit_compile"):
-        gan.compile_generator_model()
-    gan.train(samples, epoch=5, plot=True, **settings)
     assert_follows(gan, recording)
 
 

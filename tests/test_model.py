@@ -4,12 +4,13 @@ import copy
 import itertools
 import pickle
 import random
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import same, small_gan, small_samples, weights
+from conftest import finish, same, small_gan, small_samples, start, weights
 from keras import layers
 
 import demo_gan
@@ -33,6 +34,12 @@ def gan_with(in_generator=(), in_discriminator=(), generator="sgd", discriminato
     return gan
 
 
+@pytest.fixture(params=[0, np.inf], ids=["with XLA", "without XLA"])
+def both_ways(request, monkeypatch):
+    """Runs a test with XLA from the first update on, and without it."""
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", request.param)
+
+
 def moved(before, *networks):
     return [not np.array_equal(a, b) for a, b in zip(before, weights(*networks), strict=True)]
 
@@ -46,7 +53,7 @@ def shared():
 # -- the two phases -----------------------------------------------------------------------
 
 
-def test_losses_and_draws_are_the_documented_ones(no_display):
+def test_losses_and_draws_are_the_documented_ones(no_display, both_ways):
     """Recomputed with the same seed; no weight moves, so that the losses tell the batches."""
     gan, samples = small_gan(optimizer=still()), small_samples()
     random.seed(5)
@@ -85,7 +92,7 @@ def test_results_are_kept_with_plot_only_and_samples_may_have_several_numbers(no
 
 
 @pytest.mark.parametrize("phase", ["generator", "discriminator"])
-def test_each_phase_moves_its_own_network_only_and_lowers_its_loss(phase):
+def test_each_phase_moves_its_own_network_only_and_lowers_its_loss(phase, both_ways):
     other = {"generator": "discriminator", "discriminator": "generator"}[phase]
     gan = gan_with(**{other: still()})
     networks = {"generator": gan.generator_model, "discriminator": gan.discriminateor_model}
@@ -119,7 +126,7 @@ def test_a_layer_the_user_froze_stays_frozen():
     assert moved(before, fixed, partly) == [False] * 4 + [True] * 2
 
 
-def test_keras_layers_of_any_kind_train():
+def test_keras_layers_of_any_kind_train(both_ways):
     def any_layers():
         return [
             layers.Dropout(0.3),
@@ -136,21 +143,35 @@ def test_keras_layers_of_any_kind_train():
     assert all(moved(before, *networks))
 
 
+class InPython(layers.Layer):
+    """Calls Python, which XLA cannot compile."""
+
+    def __init__(self, supports_jit):
+        super().__init__()
+        self.supports_jit = supports_jit
+
+    def call(self, inputs):
+        zeros = tf.numpy_function(np.zeros_like, [inputs], inputs.dtype)
+        return inputs + tf.stop_gradient(tf.ensure_shape(zeros, inputs.shape))
+
+
 @pytest.mark.filterwarnings("ignore:.*jit_compile:UserWarning")
-def test_a_layer_that_xla_cannot_compile_trains_too():
-    class InPython(layers.Layer):
-        def __init__(self):
-            super().__init__()
-            self.supports_jit = False
-
-        def call(self, inputs):
-            zeros = tf.numpy_function(np.zeros_like, [inputs], inputs.dtype)
-            return inputs + tf.stop_gradient(tf.ensure_shape(zeros, inputs.shape))
-
-    gan = gan_with(in_discriminator=[keras.Sequential([InPython()])])
+def test_a_layer_that_xla_cannot_compile_trains_too(monkeypatch):
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 0)
+    gan = gan_with(in_discriminator=[keras.Sequential([InPython(supports_jit=False)])])
     before = weights(gan.discriminateor_model)
     gan.train(small_samples(), **TRAIN)
     assert all(moved(before, gan.discriminateor_model))
+
+
+def test_xla_compiles_what_pays_and_earlier_calls_count(monkeypatch):
+    """Its own error tells that it does."""
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 10)
+    gan = gan_with(in_discriminator=[InPython(supports_jit=True)])
+    gan.train(small_samples(), epoch=3, batch_size=8, step_per=3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="XLA"):
+        gan.train(small_samples(), epoch=1, batch_size=8, step_per=1)
+    assert len(gan.train_status["gen_loss"]) == 3
 
 
 # -- compiling, and training again --------------------------------------------------------
@@ -216,7 +237,7 @@ class CountsTraces(layers.Layer):
         return inputs
 
 
-def test_no_epoch_is_compiled_twice_for_the_same_shapes(no_display):
+def test_the_networks_are_traced_once_whatever_is_trained(no_display, monkeypatch):
     gan = gan_with([CountsTraces()])
 
     def traces(**settings):
@@ -224,13 +245,30 @@ def test_no_epoch_is_compiled_twice_for_the_same_shapes(no_display):
         gan.train(small_samples(), **{**TRAIN, **settings})
         return CountsTraces.count - before
 
-    once = traces()
-    assert once > 0
-    traces(plot=True)  # the look at the networks is compiled, too, once
-    assert traces() == traces(epoch=61) == traces(epoch=7, plot=True) == 0
-    assert traces(callbacks=Diary()) == traces(callbacks=Diary(every=2)) == 0
-    assert traces(step_per=4) == traces(batch_size=4) == once
+    assert traces() > 0
+    assert traces(epoch=61) == traces(epoch=7, plot=True) == 0
+    assert traces(callbacks=Diary()) == traces(callbacks=Diary(sees_weights_every=2)) == 0
+    assert traces(step_per=4) == traces(batch_size=4) == 0
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 0)
     assert traces() == 0
+
+
+MANY = """
+import demo_gan, random, sys
+samples = demo_gan.make_samples(64, 2)
+demo_gan.UPDATES_FOR_XLA = float(sys.argv[1])
+gan = demo_gan.make_gan(2)
+for k in range(1, 11):  # of one GAN, and of one GAN each
+    for swept in (gan, demo_gan.make_gan(2)):
+        swept.train(samples, epoch=1, batch_size=32, step_per=k, callbacks=demo_gan.Look(swept, samples))
+"""
+
+
+@pytest.mark.parametrize("threshold", ["inf", "0"])
+def test_ten_k_in_one_process_print_no_warning(threshold):
+    status, out, err = finish(start("-W", "error::UserWarning", "-c", MANY, threshold))
+    assert (status, out) == (0, ""), err
+    assert not re.search("retracing|WARNING:tensorflow", err)
 
 
 def test_memory_does_not_grow_with_the_epochs(shared):
@@ -279,7 +317,8 @@ class Diary(keras.callbacks.Callback):
 
 
 def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
-    gan, always, fourth, sixth = small_gan(), Diary(), Diary(every=4), Diary(every=6)
+    gan, always = small_gan(), Diary()
+    fourth, sixth = Diary(sees_weights_every=4), Diary(sees_weights_every=6)
     initial, state = gan.generator_training_model.get_weights(), random.getstate()
     gan.train(small_samples(), 14, 8, 2, callbacks=always)
     begun = [f"epoch {epoch} {what}" for epoch in range(14) for what in ("begins", "ends")]
@@ -292,7 +331,7 @@ def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
     gan.train(small_samples(), 14, 8, 2, callbacks=[fourth, sixth])
     for diary in (fourth, sixth):
         assert (diary.events, diary.logs) == (always.events, always.logs)
-        for epoch in range(diary.every - 1, 14, diary.every):
+        for epoch in range(diary.sees_weights_every - 1, 14, diary.sees_weights_every):
             assert same(diary.seen[epoch], always.seen[epoch])
 
     gan.generator_training_model.set_weights(initial)
@@ -300,6 +339,25 @@ def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
     for seen in always.seen:
         gan.train(small_samples(), 1, 8, 2)
         assert same(seen, weights(gan.generator_training_model))
+
+
+def test_callbacks_are_told_also_with_plot(no_display):
+    gan, diary = small_gan(), Diary()
+    gan.train(small_samples(), 3, 8, 2, plot=True, callbacks=diary)
+    assert diary.events.count("train begins") == diary.events.count("train ends") == 1
+    assert len(diary.logs) == 3
+
+
+def test_what_a_callback_raises_ends_training(shared):
+    def fail(epoch, logs):
+        raise RuntimeError("enough")
+
+    start, diary = len(shared.train_status["gen_loss"]), Diary()
+    fails = keras.callbacks.LambdaCallback(on_epoch_end=fail)
+    with pytest.raises(RuntimeError, match="enough"):
+        shared.train(small_samples(), 5, 8, 1, callbacks=[diary, fails])
+    assert len(shared.train_status["gen_loss"]) == start + 1
+    assert diary.events[-1] == "train ends"
 
 
 def test_a_callback_can_stop_training(shared):
@@ -368,6 +426,29 @@ def test_a_training_that_diverges_ends_with_an_error_and_nothing_is_saved(tmp_pa
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_outputs_that_are_not_finite_end_training_also_while_the_losses_are(no_display):
+    """To D all that is beyond 1 is 1, so that no loss tells."""
+    gan = demo_gan.GANModel([1, 2])
+    gan.add_gen_layer(layers.Dense(1, kernel_initializer="ones"))
+    gan.add_gen_layer(layers.Rescaling(1e38))
+    gan.add_gen_layer(layers.Rescaling(1e38))
+    gan.add_discr_layer(layers.Lambda(lambda x: keras.ops.clip(x, -1, 1)))
+    gan.add_discr_layer(layers.Dense(1, activation="sigmoid"))
+    gan.compile_generator_model(still())
+    gan.compile_discriminateor_model(still())
+    with pytest.raises(FloatingPointError):
+        gan.train(small_samples(), **TRAIN)
+    assert np.isfinite(gan.train_status["gen_loss"] + gan.train_status["dis_loss"]).all()
+
+
+def test_d_is_recorded_as_it_is_used_and_not_as_it_trains(no_display):
+    gan = gan_with(in_discriminator=[layers.Dropout(0.9)], generator=still(), discriminator=still())
+    gan.train(small_samples(), epoch=1, batch_size=8, plot=True)
+    used = gan.discriminateor_model(gan.train_status["gen_result"][0])
+    np.testing.assert_allclose(gan.train_status["dis_result"][0], used, rtol=1e-5)
+
+
 NOISE, REAL = small_samples().values()
 BAD_CALLS = {
     "one dimension": ({"y": REAL[:, 0]}, {}, "y"),
@@ -377,7 +458,11 @@ BAD_CALLS = {
     "infinite": ({"x": NOISE * np.inf}, {}, "x"),
     "empty": ({"x": NOISE[:0], "y": REAL[:0]}, {}, "batch_size"),
     "large batch": ({}, {"batch_size": 41}, "batch_size"),
-    **{f"{name} {n}": ({}, {name: n}, name) for name in TRAIN for n in (0, -1)},
+    **{
+        f"{name} {n!r}": ({}, {name: n}, name)
+        for name in TRAIN
+        for n in (0, -1, 2.0, np.float32(2.5), np.inf, "2", None, [2])
+    },
 }
 
 
@@ -390,6 +475,13 @@ def test_a_bad_call_says_what_is_wrong_and_changes_nothing(shared, data, setting
     assert same(before, weights(shared.generator_training_model))
     assert random.getstate() == state
     assert shared.train_status == status
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])
+def test_whole_numbers_of_numpy_are_whole_numbers(shared, whole):
+    start = len(shared.train_status["gen_loss"])
+    shared.train(small_samples(), epoch=whole(2), batch_size=whole(8), step_per=whole(3))
+    assert len(shared.train_status["gen_loss"]) == start + 2
 
 
 @pytest.mark.parametrize("convert", [np.ndarray.tolist, np.float16, np.asfortranarray])
@@ -425,7 +517,9 @@ def test_a_gan_that_is_not_complete_says_what_is_missing():
     gan.compile_generator_model()
     with pytest.raises(ValueError, match="compile"):
         gan.train(samples, **TRAIN)
-    gan.compile_discriminateor_model()
-    gan.add_discr_layer(layers.Dense(1))
-    with pytest.raises(ValueError, match="compile"):
-        gan.train(samples, **TRAIN)
+    for add, width in ((gan.add_discr_layer, 1), (gan.add_gen_layer, 2)):
+        gan.compile_generator_model()
+        gan.compile_discriminateor_model()
+        add(layers.Dense(width))
+        with pytest.raises(ValueError, match="compile"):
+            gan.train(samples, **TRAIN)
