@@ -139,7 +139,7 @@ def trained(tmp_path_factory):
     options = ["-e", "20", "-s", "1", "-log", "log", "-gif", "training.gif"]
     process = start_demo(*options, cwd=folder, env={"DISPLAY": ""})
     status, out, err = finish(process)
-    assert status == 0, err
+    assert status == (0 if shutil.which("dot") else 1), err  # the graphs take Graphviz
     (folder / "stdout.txt").write_text(out)
     (folder / "stderr.txt").write_text(err)
     return folder

@@ -6,17 +6,30 @@ import fcntl
 import json
 import logging
 import os
+import pathlib
 import pty
 import re
 import resource
 import select
 import shutil
 import signal
+import sys
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import finish, needs, same, start, start_demo, virtual_display, wait_for, weights
+from conftest import (
+    ROOT,
+    finish,
+    needs,
+    same,
+    start,
+    start_demo,
+    virtual_display,
+    wait_for,
+    weights,
+)
 from PIL import Image
 
 import demo_gan
@@ -40,7 +53,7 @@ def main(tmp_path, monkeypatch, capsys, no_display):
     """Runs the program in this process, in an empty folder; returns status and standard error."""
     monkeypatch.chdir(tmp_path)
     root, numbers = logging.getLogger(), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    level, log_handlers = root.level, list(root.handlers)
+    level, log_handlers, own_level = root.level, list(root.handlers), demo_gan.LOG.level
 
     def run(*arguments):
         handlers = [signal.getsignal(number) for number in numbers]
@@ -49,11 +62,13 @@ def main(tmp_path, monkeypatch, capsys, no_display):
         except SystemExit as exit_:
             status = exit_.code
         assert [signal.getsignal(number) for number in numbers] == handlers, "not put back"
-        return status, capsys.readouterr().err
+        run.out, err = capsys.readouterr()
+        return status, err
 
     yield run
     root.setLevel(level)
     root.handlers[:] = log_handlers
+    demo_gan.LOG.setLevel(own_level)
 
 
 @pytest.fixture
@@ -89,8 +104,9 @@ def test_a_run_leaves_files_and_says_where_and_its_last_numbers_are_of_the_model
 def test_into_a_pipe_there_are_few_plain_lines_and_nothing_to_worry_about(trained):
     assert (trained / "stdout.txt").read_text() == ""
     lines = (trained / "stderr.txt").read_text().splitlines()
-    # TensorFlow says things before its own log is set up, which no variable turns down.
-    others = "WARNING: All log messages|[EI]0000 |.*Graphviz"
+    # TensorFlow says things before its own log is set up, which no variable turns down; and the
+    # graphs take Graphviz.
+    others = "WARNING: All log messages|[EI]0000 " + ("" if shutil.which("dot") else "|.*graph")
     ours = [line for line in lines if not re.match(others, line)]
     assert len(ours) < 20
     form = r"\[\d{4}-\d\d-\d\d [\d:,]+\] INFO demo_gan.py:\w+:\d+ > [^\x1b\b\r]*"
@@ -112,18 +128,15 @@ def test_resuming_for_no_epochs_draws_what_is_saved_at_any_log_level(level, main
     status, err = main("-r", "-e", 0, "-o", "picture.png", "-log_lvl", level)
     assert status == 0
     assert ("INFO" in err) == (level in ("INFO", "debug"))
+    assert all("demo_gan.py" in line for line in err.splitlines())
     assert contents(models) == before
     assert sorted(os.listdir(tmp_path)) == ["models", "picture.png"]
 
 
-def test_names_of_255_bytes_another_seed_and_no_graphviz(main, trained, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_names_of_255_bytes_and_another_seed(main, trained):
     png, gif = (f"{'é' * 125}x.{ending}" for ending in ("png", "gif"))
-    status, err = main("-e", 20, "-s", 2, "-o", png, "-gif", gif, "-log", "log")
-    assert status == 0
-    assert re.search("WARNING.*[Gg]raphviz", err)
-    assert sorted(os.listdir()) == ["log", "models", gif, png]
-    assert os.listdir("log") == ["training.csv"]
+    assert main("-e", 20, "-s", 2, "-o", png, "-gif", gif)[0] == 0
+    assert sorted(os.listdir()) == ["models", gif, png]
     assert not same(loaded("models"), loaded(trained / "models"))
 
 
@@ -151,6 +164,7 @@ BAD = [  # the status, what the last line says, and command lines
     (1, "--output.*x.png", ["-o x.png", "-o file/x.png", f"-o {252 * 'x'}.png"]),
     (1, "--gif.*x.gif", ["-gif /proc/x.gif", f"-gif {252 * 'x'}.gif"]),
     (1, "--log_dir.*file", ["-log file"]),
+    (1, "--log_dir.*training.csv", ["-log taken_log"]),
     (1, "--resume.*typo/gan_generator.h5", ["-r -m typo"]),
     (1, "--noise_dim.*saved.* 4.*-n 4", ["-r -m saved -n 1"]),
     (1, "damaged/gan_generator.h5", ["-r -m damaged"]),
@@ -163,6 +177,7 @@ def test_what_cannot_work_is_refused(main, expected, message, lines, trained, tm
     (tmp_path / "file").touch()
     (tmp_path / "x.png").mkdir()
     (tmp_path / "taken" / FILES[1]).mkdir(parents=True)
+    (tmp_path / "taken_log" / "training.csv").mkdir(parents=True)
     (tmp_path / "saved").symlink_to(trained / "models")
     shutil.copytree(trained / "models", tmp_path / "damaged")
     os.truncate(tmp_path / "damaged" / FILES[1], 20_000)
@@ -216,10 +231,61 @@ def test_a_terminal_shows_one_line_and_the_models_are_saved(number, expected, tr
     Image.open(tmp_path / "img" / "gan_results.png").close()
 
 
-def test_a_signal_before_the_first_epoch_is_done_leaves_the_old_models(models, tmp_path):
+# -- signals ------------------------------------------------------------------------------
+
+BEFORE = ["check_places", "make_samples", "make_gan", "views", "shown_rows", "trace"]
+AFTER = ["log_result", "save_picture", "write_networks"]
+
+
+def come(monkeypatch, number, function):
+    """Have a signal come whenever the program calls one of its functions."""
+    called = getattr(demo_gan, function)
+
+    def interrupted(*arguments, **settings):
+        if not comes:
+            comes.append(number)
+            signal.raise_signal(number)
+        return called(*arguments, **settings)
+
+    comes = []
+    monkeypatch.setattr(demo_gan, function, interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("function", BEFORE)
+def test_a_signal_before_the_first_epoch_leaves_models_and_picture(
+    main, models, function, number, monkeypatch, tmp_path
+):
     before = contents(models)
-    process = start_demo("-r", "-log", "log", cwd=tmp_path, env=QUIET)
+    come(monkeypatch, number, function)
+    status, err = main("-e", 2, "-k", 1)
+    assert status == 128 + number
+    assert re.search("interrupted after 0 of 2 epochs", err)
+    assert contents(models) == before
+    assert not (tmp_path / "img" / "gan_results.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("function", AFTER)
+def test_a_signal_after_training_costs_nothing(
+    main, models, function, number, monkeypatch, tmp_path
+):
+    before = contents(models)
+    come(monkeypatch, number, function)
+    status, err = main("-e", 2, "-k", 1)
+    assert status == 128 + number
+    assert "models saved in models" in err
+    assert all(before[name] != content for name, content in contents(models).items())
+    assert len(loaded(models)) == 12
+    Image.open(tmp_path / "img" / "gan_results.png").close()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3, 0.6])
+def test_a_signal_while_it_compiles_leaves_the_old_models(models, tmp_path, seconds):
+    before = contents(models)
+    process = start_demo("-r", "-e", 10**6, "-log", "log", cwd=tmp_path, env=QUIET)
     wait_for((tmp_path / "log" / "training.csv").exists, process)  # and now it compiles
+    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     status, _, err = finish(process)
     assert status == 130
@@ -243,43 +309,194 @@ def test_a_second_ctrl_c_ends_a_program_that_hangs(tmp_path):
     os.close(reader)
 
 
+# -- what is only looked at ---------------------------------------------------------------
+
+TOOLKIT = """
+import os, signal
+from matplotlib.backend_bases import FigureManagerBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from test_command import FAILS, STATE
+
+def at(moment):
+    STATE.append(moment)
+    for when, number, error in FAILS:
+        if when == moment and STATE.count(moment) >= number:
+            raise error
+
+class FigureManager(FigureManagerBase):
+    def show(self):
+        at("show")
+
+    def destroy(self):
+        at("close")
+
+class FigureCanvas(FigureCanvasAgg):
+    manager_class = FigureManager
+
+    def __init__(self, figure):
+        super().__init__(figure)
+        self.required_interactive_framework = "made for a test"
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as wx does
+        at("figure")
+
+    def blit(self, box=None):
+        at("blit")
+
+    def start_event_loop(self, timeout=0):
+        at("wait")
+"""
+FAILS, STATE = [], []  # the moment, the how manieth, the error; what was done
+
+
+@pytest.fixture
+def toolkit(tmp_path, monkeypatch):
+    """A window without a display, of a toolkit that fails when it is told to."""
+    (tmp_path / "a_toolkit.py").write_text(TOOLKIT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_toolkit", raising=False)
+    monkeypatch.setitem(sys.modules, "test_command", sys.modules[__name__])
+    plt.switch_backend("module://a_toolkit")
+    yield FAILS
+    plt.switch_backend("agg")
+    FAILS.clear()
+    STATE.clear()
+
+
+MOMENTS = [("figure", 1), ("show", 1), ("blit", 1), ("blit", 2), ("blit", 9)]
+MOMENTS += [("wait", 1), ("wait", 9), ("close", 1)]
+
+
+def assert_all_else_is_there(status, err, named, epochs=20):
+    """One line says what is left out; training was whole, models and picture are saved."""
+    assert status == 1
+    (line,) = re.findall("ERROR.*", err)
+    assert re.search(named, line)
+    assert f"epoch {epochs} of {epochs}" in err
+    assert "models saved in models" in err
+    Image.open("img/gan_results.png").close()
+
+
+def test_a_window_that_works_is_shown_every_epoch_and_closed(main, toolkit):
+    assert main("-e", 20, "-k", 1)[0] == 0
+    assert [STATE.count(moment) for moment in ("show", "blit", "wait", "close")] == [1, 21, 21, 1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken"), AssertionError()])
+@pytest.mark.parametrize(("moment", "number"), MOMENTS)
+def test_a_window_that_fails_is_left_out(main, models, toolkit, moment, number, error):
+    before = contents(models)
+    toolkit.append((moment, number, error))
+    status, err = main("-e", 20, "-k", 1, "-gif", "a.gif", "-log", "log")
+    assert_all_else_is_there(status, without_graphs(err), "live picture")
+    assert contents(models) != before
+    assert len(pathlib.Path("log/training.csv").read_text().splitlines()) == 21
+    with Image.open("a.gif") as image:
+        assert image.n_frames == 20
+
+
+def without_graphs(err):
+    """What was said, but for that there is no Graphviz."""
+    return err if shutil.which("dot") else re.sub("ERROR.*graph.*", "", err)
+
+
+def test_a_toolkit_that_takes_ctrl_c_gives_it_back(main, toolkit, monkeypatch):
+    come(monkeypatch, signal.SIGINT, "gan_state")  # of the first epoch
+    status, err = main("-e", 20, "-k", 1)
+    assert status == 130
+    assert "interrupted after 1 of 20 epochs" in err
+    assert "models saved in models" in err
+
+
+def test_a_window_that_cannot_blit_is_not_opened(main, toolkit, tmp_path):
+    cairo = (tmp_path / "a_toolkit.py").read_text().replace("(FigureCanvasAgg)", "(NoAgg)")
+    cairo = "from matplotlib.backend_bases import FigureCanvasBase as NoAgg\n" + cairo
+    (tmp_path / "like_cairo.py").write_text(cairo)
+    plt.switch_backend("module://like_cairo")
+    status, err = main("-e", 2, "-k", 1)
+    assert (status, re.findall("WARN|ERROR", err)) == (0, [])
+    assert "figure" in STATE
+    assert "blit" not in STATE
+
+
+@pytest.mark.parametrize(("error", "expected"), [("ImportError", 0), ("RuntimeError", 1)])
+def test_a_toolkit_that_is_missing_is_no_failure_and_one_that_is_broken_is(
+    error, expected, tmp_path
+):
+    (tmp_path / "broken_toolkit.py").write_text(f"raise {error}('no toolkit')")
+    env = {"MPLBACKEND": "module://broken_toolkit", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = start_demo("-e", 2, "-k", 1, cwd=tmp_path, env=env)
+    status, _, err = finish(process)
+    assert status == expected, err
+    assert ["live picture" in line for line in re.findall("ERROR.*", err)] == [True] * expected
+    assert len(loaded(tmp_path / "models")) == 12
+
+
 @pytest.mark.parametrize(
-    ("size", "line", "named", "saved"),
+    ("line", "named"),
     [
-        (100_000, "-r -e 1 -k 1", "models/.*/temporary/", ["img/gan_results.png"]),
-        (20_000, "-r -e 0", "img/gan_results.png", []),
-        (480_000, "-r -e 60 -k 1 -gif a.gif", "a.gif", ["models", "img/gan_results.png"]),
-        (2**40, "-r -e 1 -k 1 -log log", "log/training.csv", ["models", "img/gan_results.png"]),
+        ("-e 20 -k 1 -log log", "log/training.csv"),
+        ("-e 2000 -k 1 -log log -gif a.gif -every 100", "log/training.csv"),
     ],
 )
-def test_a_full_disk_is_told_with_the_file_and_all_else_is_saved(
-    main, models, full_disk, monkeypatch, tmp_path, size, line, named, saved
-):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
+def test_a_csv_that_cannot_be_written_is_left_out(main, line, named, tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "training.csv").symlink_to("/dev/full")
-    before = contents(models)
-    full_disk(size)
     status, err = main(*line.split())
-    assert status == 1
-    assert re.fullmatch(f".*{named}.*", "\n".join(re.findall("ERROR.*", err)))
-    assert (contents(models) != before) == ("models" in saved)
-    assert (tmp_path / "img" / "gan_results.png").exists() == ("img/gan_results.png" in saved)
+    assert_all_else_is_there(status, without_graphs(err), named, epochs=int(line.split()[1]))
 
 
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_divergence_is_what_is_reported_and_leaves_the_models(main, models, full_disk):
-    gan = demo_gan.make_gan()
-    *zeros, bias = [np.zeros_like(weight) for weight in gan.generator_model.get_weights()]
-    gan.generator_model.set_weights([*zeros, bias + 1e38])  # too much for D after some epochs
-    gan.save_model(models)
-    before = contents(models)
-    full_disk(5_000)  # so the animation fails besides
-    status, err = main("-r", "-e", 60, "-gif", "a.gif")
+def test_a_gan_that_cannot_be_looked_at_is_trained_and_saved(main, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(demo_gan, "wasserstein", fail)
+    status, err = main("-e", 20, "-k", 1)
     assert status == 1
-    assert ["diverged" in error for error in re.findall("ERROR.*", err)] == [True]
-    assert contents(models) == before
+    assert re.findall("ERROR.*(looked at|to see|picture)", err) == ["to see", "picture"]
+    assert "epoch 20 of 20" in err
+    assert "models saved in models" in err
+
+
+def test_a_terminal_that_cannot_be_written_is_left_out(tmp_path):
+    terminal, slave = pty.openpty()
+    process = start_demo("-e", 3000, "-k", 1, cwd=tmp_path, env=QUIET, stdout=slave)
+    os.close(slave)
+    assert select.select([terminal], [], [], 60)[0]
+    os.close(terminal)  # the window of the terminal is closed, nobody hangs up
+    status, _, err = finish(process)
+    assert status == 1
+    (line,) = re.findall("ERROR.*", err)
+    assert "progress line" in line
+    assert "models saved in models" in err
+
+
+DOTS = {
+    "none": None,
+    "fails": "#!/bin/sh\nexit 1",
+    "crashes": "#!/bin/sh\nkill -SEGV $$",
+    "draws nothing": "#!/bin/sh\ncat >/dev/null",
+    "draws something else": "#!/bin/sh\necho hello",
+    "is no program": "",
+}
+
+
+@pytest.mark.parametrize("dot", DOTS)
+def test_graphs_that_cannot_be_drawn_are_left_out(main, dot, monkeypatch, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("sh", "cat"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    if DOTS[dot] is not None:
+        (tools / "dot").write_text(DOTS[dot])
+        (tools / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    status, err = main("-e", 10, "-k", 1, "-log", "log")
+    assert status == 1
+    names = re.findall(r"ERROR.*graph log/gan_(\w+)_model.png.*: .+", err)
+    assert sorted(names) == ["discriminateor", "generator"]
+    assert os.listdir("log") == ["training.csv"]
+    assert "models saved in models" in err
+    assert main.out == ""
 
 
 def test_a_display_that_is_lost_costs_no_more_than_the_time_between_two_saves(tmp_path):
@@ -294,6 +511,73 @@ def test_a_display_that_is_lost_costs_no_more_than_the_time_between_two_saves(tm
     assert len(loaded(tmp_path / "models")) == 12
 
 
+# -- saving, whatever happens -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "line", "named", "saved"),
+    [
+        (60_000, "-r -e 1 -k 1", "models.*nor elsewhere", []),
+        (20_000, "-r -e 0", "img/gan_results.png", []),
+        (300_000, "-r -e 60 -k 1 -gif a.gif", "a.gif", ["models", "img/gan_results.png"]),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file_and_all_else_is_saved(
+    main, models, full_disk, tmp_path, size, line, named, saved
+):
+    before = contents(models)
+    full_disk(size)
+    status, err = main(*line.split())
+    assert status == 1
+    assert re.search(named, re.findall("ERROR.*", err)[0])
+    assert (contents(models) != before) == ("models" in saved)
+    assert (tmp_path / "img" / "gan_results.png").exists() == ("img/gan_results.png" in saved)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("slist"), KeyError()])
+def test_whatever_keeps_models_from_being_saved_they_are_somewhere(
+    main, models, error, monkeypatch, tmp_path
+):
+    write, before = demo_gan.write_networks, contents(models)
+
+    def fail(networks, folder):
+        if folder.resolve() == models.resolve():
+            raise error
+        write(networks, folder)
+
+    monkeypatch.setattr(demo_gan, "write_networks", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    status, err = main("-e", 2, "-k", 1)
+    assert status == 1
+    (rescue,) = (tmp_path / "temporary").iterdir()
+    (line,) = re.findall("ERROR.*", err)
+    assert re.search(f"models.*{rescue}", line)
+    assert len(loaded(rescue)) == 12
+    assert contents(models) == before
+
+
+def test_warnings_that_are_errors_lose_no_model(tmp_path):
+    env = {**QUIET, "PYTHONWARNINGS": "error"}
+    status, _, err = finish(start_demo("-e", 2, "-k", 1, cwd=tmp_path, env=env))
+    assert status == 0, err
+    assert len(loaded(tmp_path / "models")) == 12
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_is_what_is_reported_and_leaves_the_models(main, models, full_disk):
+    gan = demo_gan.make_gan()
+    *zeros, bias = [np.zeros_like(weight) for weight in gan.generator_model.get_weights()]
+    gan.generator_model.set_weights([*zeros, bias + 1e38])  # too much for D after some epochs
+    gan.save_model(models)
+    before = contents(models)
+    full_disk(5_000)  # so the animation fails besides
+    status, err = main("-r", "-e", 60, "-gif", "a.gif")
+    assert status == 1
+    assert ["diverged" in error for error in re.findall("ERROR.*", err)] == [False, True]
+    assert contents(models) == before
+
+
 WINDOWS = """
 import logging, os, random, shutil, signal, sys
 import h5py, keras, matplotlib.pyplot, numpy, PIL.Image, tensorflow
@@ -303,7 +587,7 @@ def state():
     return [[signal.getsignal(number) for number in numbers], root.level, list(root.handlers),
             random.getstate(), str(numpy.random.get_state()), dict.__repr__(matplotlib.rcParams)]
 
-for name in ("set_blocking fork getuid geteuid getpgid killpg chown fchmod fchown mkfifo statvfs "
+for name in ("set_blocking fork getuid geteuid getpgid killpg chown fchmod fchown mkfifo "
              "sync uname nice register_at_fork O_DIRECTORY O_NOFOLLOW O_CLOEXEC").split():
     delattr(os, name)
 for name in "SIGHUP SIGKILL SIGQUIT SIGUSR1 SIGALRM alarm pthread_sigmask set_wakeup_fd".split():
