@@ -440,7 +440,7 @@ def replacing(*paths):
             for file, path in zip(files, paths):
                 file.replace(path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(paths[0])) from error
+        raise OSError(f"cannot write {paths[0]}: {error.strerror or error}") from error
 
 
 def write_networks(networks, folder):

@@ -267,6 +267,53 @@ def test_no_symbolic_link_is_followed(gan, tmp_path):
     gan.load_model(folder)
 
 
+def test_no_name_can_be_guessed_of_what_is_put_beside_the_files(gan, tmp_path, monkeypatch):
+    names, fsync = [], os.fsync
+
+    def look(number):
+        names[-1].update(set(os.listdir(tmp_path)) - set(FILES))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", look)
+    for _ in range(2):
+        names.append(set())
+        gan.save_model(tmp_path)
+    assert names[0]
+    assert names[0].isdisjoint(names[1])
+
+
+@pytest.mark.parametrize("full", ["temporary", "models", "both"])
+def test_hdf5_is_kept_from_a_folder_without_room_where_it_would_crash(
+    gan, tmp_path, monkeypatch, full
+):
+    """HDF5 ends the process with a few kB left, so the room is said to be gone, and is not."""
+    places = [tmp_path / "temporary", tmp_path / "models"]
+    monkeypatch.setattr("tempfile.tempdir", str(places[0]))
+    written, usage, save = [], shutil.disk_usage, keras.Sequential.save
+
+    def without_room(place):
+        is_full = full in (pathlib.Path(place).name, "both")
+        return usage(place)._replace(free=8000 if is_full else 2**30)
+
+    def watched(network, path, *arguments, **settings):
+        written.extend(place.name for place in places if place in pathlib.Path(path).parents)
+        save(network, path, *arguments, **settings)
+
+    monkeypatch.setattr(shutil, "disk_usage", without_room)
+    monkeypatch.setattr(keras.Sequential, "save", watched)
+    for place in places:
+        place.mkdir()
+    if full == "both":
+        with pytest.raises(OSError, match=r"models.*room"):
+            gan.save_model(places[1])
+        assert written == []
+    else:
+        gan.save_model(places[1])
+        assert set(written) == {"temporary", "models"} - {full}
+        assert sorted(os.listdir(places[1])) == sorted(FILES)
+    assert os.listdir(places[0]) == []
+
+
 SAVED_AND_KILLED = """
 import os, random, signal, time
 import demo_gan
