@@ -76,7 +76,8 @@ def nothing_is_left_running():
 
 def start(*arguments, **options):
     """Start a Python process that can import the project; None in `env` unsets a variable."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
     environment = {key: value for key, value in environment.items() if value is not None}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(
