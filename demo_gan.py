@@ -820,7 +820,7 @@ def draw_strip(figure, real, states):
         axes = figure.add_subplot(grid[0, column], xticks=[], yticks=[])
         axes.set_title(f"epoch {state.epoch}, W1 {state.w1:.2g}", fontsize=7)
         if real.shape[1] > 1:
-            Plane(axes, real, markersize=0.5).set_state(state)
+            Plane(axes, real, markersize=1).set_state(state)
             continue
         edges, points = bin_edges(real), points_for_d(real)[:, 0]
         centres, shares = (edges[:-1] + edges[1:]) / 2, histogram(real, edges)
@@ -1007,12 +1007,14 @@ class Window(View):
     shows_states = True
 
     def __init__(self, figure):
-        self.figure, self.due = figure, time.perf_counter()
+        self.figure = figure
 
     def open(self, look):
         self.picture = look.new_picture(self.figure)
         self.figure.canvas.manager.set_window_title("A generator learns")
         self.figure.canvas.manager.show()
+        self.figure.canvas.flush_events()  # now it has its size
+        self.due = time.perf_counter()
         self._paint()
 
     def show(self, state):
@@ -1046,7 +1048,7 @@ class NotebookCell(View):
         self.picture.set_state(state, f"epoch = {state.epoch}")
         self.cell.update(self.picture.image())
         self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
-        time.sleep(self.due - time.perf_counter())
+        time.sleep(max(0, self.due - time.perf_counter()))
 
 
 def live_view():

@@ -72,10 +72,10 @@ def run(step_per, noise_dim, seeds):
         samples = demo_gan.make_samples(BATCH_SIZE * demo_gan.BATCHES, noise_dim, seed)
         # The article's noise, also when somebody tries other data.
         noise = np.random.default_rng([seed, 1]).uniform(-3, 3, (SAMPLES, noise_dim))
-        distance = demo_gan.Distance(gan, {"x": noise, "y": QUANTILES}, EVERY)
-        gan.train(samples, EPOCHS, BATCH_SIZE, step_per, callbacks=[distance])
-        w1.append([measured for _, measured in distance.history])
-        dis_mean.append(np.mean(gan.discriminateor_model(gan.generator_model(distance.noise))))
+        look = demo_gan.Look(gan, {"x": noise, "y": QUANTILES}, every=EVERY)
+        gan.train(samples, EPOCHS, BATCH_SIZE, step_per, callbacks=[look])
+        w1.append([state.w1 for state in look.history])
+        dis_mean.append(np.mean(gan.discriminateor_model(gan.generator_model(look.noise))))
     return np.array(w1), np.array(dis_mean)
 
 
@@ -161,6 +161,7 @@ def main(argv=None):
         "--figure", default="img/experiments.png", metavar="FILE", help="default: %(default)s"
     )
     args = parser.parse_args(argv)
+    demo_gan.UPDATES_FOR_XLA = 0  # each run is short, but one compilation serves all seeds
     experiments = dict.fromkeys([*((k, 4) for k in STEPS_PER), *((20, n) for n in NOISE_DIMS)])
     # The table may go to a file; the bar may not.
     bar = keras.utils.Progbar(len(experiments), unit_name="experiment", verbose=sys.stdout.isatty())
