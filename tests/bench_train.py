@@ -23,7 +23,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEP_PER = 20
-SECONDS = 0.3  # of each way in each round
+SECONDS = 0.15  # of each way in each round
 ROUNDS = 3
 COMMANDS = {
     "the imports alone": ["-c", "import h5py, keras, matplotlib.pyplot, numpy, PIL, tensorflow"],
