@@ -5,7 +5,8 @@ https://arxiv.org/abs/1406.2661). The generator G turns uniform noise into sampl
 discriminator D says how likely it is that a sample is real. D learns to tell the two apart,
 G learns to make that hard, until G's samples follow the Gaussian and D says 0.5 everywhere.
 
-This is a port of an article's program for Keras 2 and keeps its names, `discriminateor` included.
+This is a port of a published article's program, written for Keras 2 on TensorFlow 1 (it says no
+more of itself), and keeps its names, the spelling `discriminateor` included.
 Sections 1 to 3 are the lesson: the losses, the GAN and its training, the article's networks.
 Files, pictures and the command line follow, each in a section of its own.
 """
@@ -42,6 +43,7 @@ import h5py
 import keras
 
 if keras.config.backend() != "tensorflow":
+    gc.enable()
     raise ImportError("demo_gan needs Keras on TensorFlow: import demo_gan before keras")
 import matplotlib
 import matplotlib.pyplot as plt
@@ -275,7 +277,7 @@ class GANModel:
         run_epochs = self._run_epochs[can_use_xla and updates >= UPDATES_FOR_XLA]
         at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         dis_draws, gen_draws = np.zeros((at_most, step_per, 2), "int32"), np.zeros(at_most, "int32")
-        last = len(noise) - 1
+        draw = functools.partial(random.randint, 0, len(noise) - 1)
 
         done, generator.stop_training = 0, False
         watchers = keras.callbacks.CallbackList(
@@ -284,12 +286,12 @@ class GANModel:
         try:
             watchers.on_train_begin()
             while done < epoch and not generator.stop_training:
-                looks = [getattr(one, "sees_weights_every", 1) for one in watchers.callbacks]
-                looks.append(1 if plot else math.inf)
-                count = min(at_most, epoch - done, *(every - done % every for every in looks))
+                often = [getattr(one, "sees_weights_every", 1) for one in watchers.callbacks]
+                often.append(1 if plot else math.inf)
+                count = min(at_most, epoch - done, *(every - done % every for every in often))
                 for i in range(count):
-                    dis_draws[i] = [[random.randint(0, last) for _ in "xy"] for _ in dis_draws[i]]
-                    gen_draws[i] = random.randint(0, last)
+                    dis_draws[i] = [(draw(), draw()) for _ in range(step_per)]  # noise, real
+                    gen_draws[i] = draw()
                 watchers.on_epoch_begin(done)
                 losses, generated, judged = run_epochs(noise, real, dis_draws, gen_draws, count)
                 losses = losses.numpy()[:count]
@@ -1173,6 +1175,7 @@ class ProgressLine(View):
 # saving are essential; what else fails is said in the log, and makes the exit status 1.
 
 CSV_FILE = "training.csv"
+LOG_FILES = ("gan_generator_model.png", "gan_discriminateor_model.png", CSV_FILE)
 SAVE_SECONDS = 60  # from one save to the next while it trains
 
 
@@ -1254,16 +1257,18 @@ def check_places(args):
     if args.gif is not None:
         places.append(("-gif/--gif", pathlib.Path(args.gif)))
     if args.log_dir is not None:
-        places.append(("-log/--log_dir", pathlib.Path(args.log_dir, CSV_FILE)))
+        places += [("-log/--log_dir", pathlib.Path(args.log_dir, name)) for name in LOG_FILES]
     for flag, path in places:
         try:
+            if path.is_dir():
+                raise IsADirectoryError("it is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".gan_", dir=path.parent) as folder:
                 pathlib.Path(folder, path.name).write_bytes(b"tried")
+            if path.name == CSV_FILE:  # written in place, row by row
+                path.open("a").close()
         except OSError as error:
             raise OSError(f"{flag}: cannot write {path}: {first_line(error)}") from error
-        if path.is_dir():
-            raise OSError(f"{flag}: {path} is a folder, not a file")
 
 
 class EndOnSignals(keras.callbacks.Callback):

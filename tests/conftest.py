@@ -17,8 +17,9 @@ from keras import layers
 import demo_gan
 
 ROOT = pathlib.Path(demo_gan.__file__).parent
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # pytest runs in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # but Ctrl-C is to be heard
+# When pytest runs in the background signals may be ignored that are to be heard here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 DATA = pathlib.Path(__file__).parent / "data"
 
 

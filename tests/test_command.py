@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import pathlib
 import pty
 import re
 import resource
@@ -141,6 +142,27 @@ def test_names_of_255_bytes_and_another_seed(main, trained):
     assert not same(loaded("models"), loaded(trained / "models"))
 
 
+def test_the_animation_has_a_frame_every_so_many_epochs_and_plays_for_ever(main):
+    assert main("-e", 20, "-k", 1, "-gif", "a.gif", "-every", 6)[0] == 0
+    with Image.open("a.gif") as image:
+        assert (image.n_frames, image.info["loop"]) == (4, 0)  # 6, 12, 18, and the last
+
+
+def test_a_run_without_a_window_stops_to_look_some_forty_times(main):
+    main("-e", 1000, "-k", 1, "-log", "log")
+    rows = list(csv.DictReader(pathlib.Path("log/training.csv").read_text().splitlines()))
+    looks = [int(row["epoch"]) for row in rows if row["w1"] != "NA"]
+    assert 40 <= len(looks) <= 100
+    assert looks[-1] == 1000
+
+
+def test_on_another_backend_it_says_in_one_sentence_what_to_do():
+    script = "import keras; keras.config.backend = lambda: 'jax'; import demo_gan"
+    status, _, err = finish(start("-c", script))
+    assert status == 1
+    assert re.fullmatch("ImportError: .*TensorFlow.*before keras.*", err.splitlines()[-1])
+
+
 def test_help_has_each_flag_with_its_default(capsys):
     with pytest.raises(SystemExit, match="0"):
         demo_gan.parse_args(["--help"])
@@ -165,7 +187,8 @@ BAD = [  # the status, what the last line says, and command lines
     (1, "--output.*x.png", ["-o x.png", "-o file/x.png", f"-o {252 * 'x'}.png"]),
     (1, "--gif.*x.gif", ["-gif /proc/x.gif", f"-gif {252 * 'x'}.gif"]),
     (1, "--log_dir.*file", ["-log file"]),
-    (1, "--log_dir.*training.csv", ["-log taken_log"]),
+    (1, "--log_dir.*training.csv", ["-log taken_log", "-log nowhere"]),
+    (1, "--log_dir.*gan_generator_model.png", ["-log taken_graphs"]),
     (1, "--resume.*typo/gan_generator.h5", ["-r -m typo"]),
     (1, "--noise_dim.*saved.* 4.*-n 4", ["-r -m saved -n 1"]),
     (1, "damaged/gan_generator.h5", ["-r -m damaged"]),
@@ -179,6 +202,9 @@ def test_what_cannot_work_is_refused(main, expected, message, lines, trained, tm
     (tmp_path / "x.png").mkdir()
     (tmp_path / "taken" / FILES[1]).mkdir(parents=True)
     (tmp_path / "taken_log" / "training.csv").mkdir(parents=True)
+    (tmp_path / "taken_graphs" / "gan_generator_model.png").mkdir(parents=True)
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "training.csv").symlink_to(tmp_path / "nothing" / "here")
     (tmp_path / "saved").symlink_to(trained / "models")
     shutil.copytree(trained / "models", tmp_path / "damaged")
     os.truncate(tmp_path / "damaged" / FILES[1], 20_000)
