@@ -822,7 +822,7 @@ def draw_strip(figure, real, states):
         axes = figure.add_subplot(grid[0, column], xticks=[], yticks=[])
         axes.set_title(f"epoch {state.epoch}, W1 {state.w1:.2g}", fontsize=7)
         if real.shape[1] > 1:
-            Plane(axes, real, markersize=1).set_state(state)
+            Plane(axes, real, markersize=0.7).set_state(state)
             continue
         edges, points = bin_edges(real), points_for_d(real)[:, 0]
         centres, shares = (edges[:-1] + edges[1:]) / 2, histogram(real, edges)
