@@ -371,7 +371,7 @@ def make_samples(rows, noise_dim=4, seed=None):
 
 
 # ---------------------------------------------------------------------------------------
-# 4. Data and files
+# 4. Data, tracing, files
 #
 # Files are written whole or not at all, and read without running what is in them.
 
@@ -467,16 +467,20 @@ def hdf5_of(network, folder):
     """The bytes of a network's .h5 file.
 
     HDF5 may crash the process when a disk is full. It writes where there is room, in the system's
-    temporary folder if possible, and Python, for which a full disk is an OSError, copies.
+    temporary folder or else in the one given; Python, for which a full disk is an OSError, copies.
     """
     needed = 8 * network.count_params() + 2**20
-    for place in (tempfile.gettempdir(), folder):
-        if shutil.disk_usage(place).free > needed:
-            with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as scratch:
-                file = pathlib.Path(scratch, MODEL_FILES[0])
-                network.save(file)
-                return file.read_bytes()
-    raise OSError(f"no room for {needed} bytes of HDF5")
+    problem = OSError(f"no room for {needed} bytes of HDF5")
+    for find_place in (tempfile.gettempdir, lambda: folder):
+        try:
+            if shutil.disk_usage(place := find_place()).free > needed:
+                with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as scratch:
+                    file = pathlib.Path(scratch, MODEL_FILES[0])
+                    network.save(file)
+                    return file.read_bytes()
+        except Exception as error:  # HDF5 has many for one reason
+            problem = error
+    raise problem
 
 
 def read_networks(networks, folder):
@@ -1342,9 +1346,9 @@ class Saver(keras.callbacks.Callback):
             return
         except Exception as error:
             problem = f"cannot save the models in {self.folder}: {first_line(error)}"
-        for place in (tempfile.gettempdir(), pathlib.Path.home()):
+        for find_place in (tempfile.gettempdir, pathlib.Path.home):
             with contextlib.suppress(Exception):
-                folder = tempfile.mkdtemp(prefix="gan_models_", dir=place)
+                folder = tempfile.mkdtemp(prefix="gan_models_", dir=find_place())
                 self.gan.save_model(folder)
                 LOG.error("%s; they are in %s", problem, folder)
                 return

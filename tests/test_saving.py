@@ -282,6 +282,13 @@ def test_no_name_can_be_guessed_of_what_is_put_beside_the_files(gan, tmp_path, m
     assert names[0].isdisjoint(names[1])
 
 
+def test_a_temporary_folder_that_is_not_there_loses_no_model(gan, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    gan.save_model(tmp_path / "models")
+    assert sorted(os.listdir(tmp_path / "models")) == sorted(FILES)
+    gan.load_model(tmp_path / "models")
+
+
 @pytest.mark.parametrize("full", ["temporary", "models", "both"])
 def test_hdf5_is_kept_from_a_folder_without_room_where_it_would_crash(
     gan, tmp_path, monkeypatch, full
