@@ -546,7 +546,7 @@ def test_a_display_that_is_lost_costs_no_more_than_the_time_between_two_saves(tm
 @pytest.mark.parametrize(
     ("size", "line", "named", "saved"),
     [
-        (60_000, "-r -e 1 -k 1", "models.*nor elsewhere", []),
+        (30_000, "-r -e 1 -k 1", "models.*nor elsewhere", []),
         (20_000, "-r -e 0", "img/gan_results.png", []),
         (300_000, "-r -e 60 -k 1 -gif a.gif", "a.gif", ["models", "img/gan_results.png"]),
     ],
