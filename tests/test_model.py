@@ -334,7 +334,9 @@ def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
     random.setstate(state)
     gan.train(small_samples(), 14, 8, 2, callbacks=[fourth, sixth])
     for diary in (fourth, sixth):
-        assert (diary.events, diary.logs) == (always.events, always.logs)
+        assert diary.events == always.events
+        for ours, theirs in zip(diary.logs, always.logs, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6)  # TensorFlow may add in another order
         for epoch in range(diary.sees_weights_every - 1, 14, diary.sees_weights_every):
             assert same(diary.seen[epoch], always.seen[epoch])
 
