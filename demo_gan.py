@@ -741,7 +741,7 @@ class Picture:
             self.panel = Plane(samples, real)
             shades = " (white to red: D's output, 0 to 1)" if real.shape[1] == 2 else ""
             samples.set(xlabel=f"first number of a sample{shades}", ylabel="second number")
-            samples.ticklabel_format(scilimits=(-3, 4))
+            samples.ticklabel_format(scilimits=(-2, 3))
             legend = samples.legend(loc="upper right", fontsize="small", markerscale=4)
             self.moving = [*self.panel.moving, legend]
         self.title, self.distances, self.distance = samples.set_title(" ", loc="left"), [], None
