@@ -5,7 +5,7 @@
 prints two tables in less than a minute: whole commands beside a process that only imports what
 they import, and epochs beside those of the same GAN trained with Keras's `train_on_batch`. Times
 are medians over rounds that take turns, so that a noisy machine is noisy for all; compare the
-ratios. Only the time to the first epoch is measured once.
+ratios. Only first epochs are measured once.
 """
 
 import gc
@@ -33,10 +33,10 @@ COMMANDS = {
 
 
 def run(arguments, folder):
-    """Run a Python process without a window; returns its seconds and its peak memory in MB."""
+    """Run a Python process without a window; returns its seconds and MB of memory, 0 if unknown."""
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    start, memory = time.perf_counter(), float("nan")
+    start, memory = time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, **quiet)
     if hasattr(os, "wait4"):  # Windows does not tell the memory
         _, status, used = os.wait4(process.pid, 0)
@@ -55,7 +55,8 @@ def print_short_runs():
     medians = [[statistics.median(values) for values in zip(*runs)] for runs in zip(*rounds)]
     for name, (seconds, memory) in zip(COMMANDS, medians):
         ratio = seconds / medians[0][0]
-        print(f"| {name} | {seconds:.1f} s | {ratio:.2f}x | {memory:.0f} MB |", flush=True)
+        peak = f"{memory:.0f} MB" if memory else "n/a"
+        print(f"| {name} | {seconds:.1f} s | {ratio:.2f}x | {peak} |", flush=True)
 
 
 def train(gan, samples, epochs, batch_size):
@@ -85,16 +86,15 @@ def seconds_per_epoch(way, gan, samples, epochs, batch_size):
 def print_long_runs(demo_gan):
     print("| batch size | this project | `train_on_batch` | the first epoch, compiling |")
     print("| ---: | ---: | ---: | ---: |")
+    ways = [(train, demo_gan.make_gan()), (train_on_batch, demo_gan.make_gan())]
+    for _, gan in ways:  # they go on as if they had been trained for long
+        iterations = gan.discriminateor_training_model.optimizer.iterations
+        iterations.assign(demo_gan.UPDATES_FOR_XLA)
     for batch_size in (32, 256, 4096):
         samples = demo_gan.make_samples(20 * batch_size, seed=0)
-        ways = [(train, demo_gan.make_gan()), (train_on_batch, demo_gan.make_gan())]
-        for _, gan in ways:  # it goes on like one that has been trained for long
-            iterations = gan.discriminateor_training_model.optimizer.iterations
-            iterations.assign(demo_gan.UPDATES_FOR_XLA)
         first, _ = [seconds_per_epoch(*way, samples, 1, batch_size) for way in ways]
-        epochs = [
-            round(SECONDS / seconds_per_epoch(*way, samples, 3, batch_size)) + 1 for way in ways
-        ]
+        second = [seconds_per_epoch(*way, samples, 1, batch_size) for way in ways]
+        epochs = [round(SECONDS / seconds) + 1 for seconds in second]
         rounds = [
             [seconds_per_epoch(*way, samples, n, batch_size) for way, n in zip(ways, epochs)]
             for _ in range(ROUNDS)
