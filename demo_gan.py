@@ -762,10 +762,13 @@ class Picture:
         axes.grid(color="0.9")
         return axes.plot([], [], ".-", color="0.3", markersize=2)[0]
 
-    def set_state(self, state, title):
-        """Take what is to be drawn next; the states before stay as a fading trail."""
+    def set_state(self, state, title=None):
+        """Take what is to be drawn next; the states before stay as a fading trail.
+
+        The title is the epoch, unless there is another.
+        """
         self.panel.set_state(state)
-        self.title.set_text(title)
+        self.title.set_text(title or f"epoch = {state.epoch}")
         if self.distance is not None:
             self.distances.append((state.epoch, state.w1))
             self.distance.set_data(*zip(*self.distances))
@@ -1007,6 +1010,19 @@ class View:
         """End."""
 
 
+class Pace:
+    """The article's pace, a frame every `FRAME_SECONDS`."""
+
+    def __init__(self):
+        self.due = time.perf_counter()
+
+    def seconds_left(self):
+        """How long to wait before the next frame, 0 if it is late; call it once a frame."""
+        now = time.perf_counter()
+        self.due = max(self.due + FRAME_SECONDS, now)
+        return self.due - now
+
+
 class Window(View):
     """The picture in a window of matplotlib's, twenty frames a second, until it is closed."""
 
@@ -1020,21 +1036,20 @@ class Window(View):
         self.figure.canvas.manager.set_window_title("A generator learns")
         self.figure.canvas.manager.show()
         self.figure.canvas.flush_events()  # now it has its size
-        self.due = time.perf_counter()
+        self.pace = Pace()
         self._paint()
 
     def show(self, state):
         if not plt.fignum_exists(self.figure.number):  # the user has closed it
             self.gone = True
             return
-        self.picture.set_state(state, f"epoch = {state.epoch}")
+        self.picture.set_state(state)
         self._paint()
 
     def _paint(self):
         self.picture.render()
         self.figure.canvas.blit(self.figure.bbox)
-        self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
-        self.figure.canvas.start_event_loop(max(0.001, self.due - time.perf_counter()))
+        self.figure.canvas.start_event_loop(max(0.001, self.pace.seconds_left()))  # 0 has no end
 
     def close(self):
         plt.close(self.figure)
@@ -1046,15 +1061,14 @@ class NotebookCell(View):
     shows_states = True
 
     def open(self, look):
-        self.picture, self.due = look.new_picture(), time.perf_counter()
+        self.picture, self.pace = look.new_picture(), Pace()
         display = sys.modules["IPython"].display.display
         self.cell = display(self.picture.image(), display_id=True)
 
     def show(self, state):
-        self.picture.set_state(state, f"epoch = {state.epoch}")
+        self.picture.set_state(state)
         self.cell.update(self.picture.image())
-        self.due = max(self.due + FRAME_SECONDS, time.perf_counter())
-        time.sleep(max(0, self.due - time.perf_counter()))
+        time.sleep(self.pace.seconds_left())
 
 
 def live_view():
@@ -1112,7 +1126,7 @@ class Animation(View):
             self.picture.figure.set_dpi(80)  # thousands of dots on shades fill many bytes
 
     def show(self, state):
-        self.picture.set_state(state, f"epoch = {state.epoch}")
+        self.picture.set_state(state)
         image = self.picture.image()
         self.frames.append(image.quantize(palette=self.palette, dither=Image.Dither.NONE))
 
@@ -1438,7 +1452,7 @@ def main(argv=None):
     Returns the exit status: 0, 1 for a failure, 128 plus the number of a signal that ended it.
     """
     args = parse_args(argv)
-    level = {"warn": "WARNING", "err": "ERROR"}.get(args.log_lvl, args.log_lvl.upper())
+    level = "ERROR" if args.log_lvl == "err" else args.log_lvl.upper()
     app_logger.init("INFO" if level == "DEBUG" else level)  # the libraries have much to say
     LOG.setLevel(level)
     keras.config.set_floatx("float32")  # whatever keras.json says
