@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import sys
+import termios
 import time
 
 import matplotlib.pyplot as plt
@@ -232,7 +233,7 @@ def test_a_terminal_shows_one_line_and_the_models_are_saved(number, expected, tr
     (tmp_path / "keras.json").write_text(json.dumps({**settings, "backend": "jax"}))
     env = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch", "TMPDIR": str(temporary)}
     terminal, slave = pty.openpty()
-    epochs, options = 20_000 if number else 20, {"cwd": tmp_path, "stdout": slave}
+    epochs, options = 490 if number else 20, {"cwd": tmp_path, "stdout": slave}
     process = start_demo("-e", epochs, "-s", 1, env={**QUIET, **env}, **options)
     os.close(slave)
     shown = ""
@@ -294,15 +295,12 @@ def test_a_signal_before_the_first_epoch_leaves_models_and_picture(
     assert not (tmp_path / "img" / "gan_results.png").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("function", AFTER)
-def test_a_signal_after_training_costs_nothing(
-    main, models, function, number, monkeypatch, tmp_path
-):
+def test_a_signal_after_training_costs_nothing(main, models, function, monkeypatch, tmp_path):
     before = contents(models)
-    come(monkeypatch, number, function)
+    come(monkeypatch, signal.SIGTERM, function)
     status, err = main("-e", 2, "-k", 1)
-    assert status == 128 + number
+    assert status == 143
     assert "models saved in models" in err
     assert all(before[name] != content for name, content in contents(models).items())
     assert len(loaded(models)) == 12
@@ -310,7 +308,7 @@ def test_a_signal_after_training_costs_nothing(
 
 
 @pytest.mark.tools
-@pytest.mark.parametrize("seconds", [0, 0.3, 0.6])
+@pytest.mark.parametrize("seconds", [0, 0.6])
 def test_a_signal_while_it_compiles_leaves_the_old_models(models, tmp_path, seconds):
     before = contents(models)
     process = start_demo("-r", "-e", 10**6, "-log", "log", cwd=tmp_path, env=QUIET)
@@ -330,10 +328,14 @@ def test_a_second_ctrl_c_ends_a_program_that_hangs(tmp_path):
     os.mkfifo(file)  # writing there hangs as soon as it is full
     reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
-    process = start_demo("-e", 40_000, "-k", 1, "-log", "log", cwd=tmp_path, env=QUIET)
-    assert select.select([reader], [], [], 60)[0]
+
+    def unread():
+        return int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    process = start_demo("-e", 9999, "-k", 1, "-log", "log", cwd=tmp_path, env=QUIET)
+    wait_for(lambda: unread() > 4000, process)
     for _ in range(2):
-        time.sleep(1)
+        time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
     assert finish(process, timeout=10)[0] in (with_graphs(130), -signal.SIGINT)
@@ -393,11 +395,7 @@ def toolkit(tmp_path, monkeypatch):
     STATE.clear()
 
 
-MOMENTS = [("figure", 1), ("show", 1), ("blit", 1), ("blit", 2), ("blit", 9)]
-MOMENTS += [("wait", 1), ("wait", 9), ("close", 1)]
-
-
-def assert_all_else_is_there(status, err, named, epochs=20):
+def assert_all_else_is_there(status, err, named, epochs):
     """One line says what is left out; training was whole, models and picture are saved."""
     assert status == 1
     (line,) = re.findall("ERROR.*", err)
@@ -412,16 +410,28 @@ def test_a_window_that_works_is_shown_every_epoch_and_closed(main, toolkit):
     assert [STATE.count(moment) for moment in ("show", "blit", "wait", "close")] == [1, 21, 21, 1]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken"), AssertionError()])
-@pytest.mark.parametrize(("moment", "number"), MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "number", "error"),
+    [
+        ("figure", 1, SystemExit("no display")),  # as wx does
+        ("figure", 1, RuntimeError("broken")),
+        ("show", 1, RuntimeError("broken")),
+        ("blit", 1, RuntimeError("broken")),
+        ("blit", 2, AssertionError()),
+        ("blit", 9, RuntimeError("broken")),
+        ("wait", 1, RuntimeError("broken")),
+        ("wait", 9, SystemExit("broken")),
+        ("close", 1, RuntimeError("broken")),
+    ],
+)
 def test_a_window_that_fails_is_left_out(main, models, toolkit, moment, number, error):
     before = contents(models)
     toolkit.append((moment, number, error))
-    status, err = main("-e", 20, "-k", 1, "-gif", "a.gif")
-    assert_all_else_is_there(status, err, "live picture")
+    status, err = main("-e", 10, "-k", 1, "-gif", "a.gif")
+    assert_all_else_is_there(status, err, "live picture", epochs=10)
     assert contents(models) != before
     with Image.open("a.gif") as image:
-        assert image.n_frames == 20
+        assert image.n_frames == 10
 
 
 def without_graphs(err):
@@ -448,16 +458,13 @@ def test_a_window_that_cannot_blit_is_not_opened(main, toolkit, tmp_path):
     assert "blit" not in STATE
 
 
-@pytest.mark.parametrize(("error", "expected"), [("ImportError", 0), ("RuntimeError", 1)])
-def test_a_toolkit_that_is_missing_is_no_failure_and_one_that_is_broken_is(
-    error, expected, tmp_path
-):
-    (tmp_path / "broken_toolkit.py").write_text(f"raise {error}('no toolkit')")
+def test_a_toolkit_that_is_broken_is_told(tmp_path):
+    (tmp_path / "broken_toolkit.py").write_text("raise RuntimeError('no toolkit')")
     env = {"MPLBACKEND": "module://broken_toolkit", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     process = start_demo("-e", 2, "-k", 1, cwd=tmp_path, env=env)
     status, _, err = finish(process)
-    assert status == expected, err
-    assert ["live picture" in line for line in re.findall("ERROR.*", err)] == [True] * expected
+    assert status == 1, err
+    assert ["live picture" in line for line in re.findall("ERROR.*", err)] == [True]
     assert len(loaded(tmp_path / "models")) == 12
 
 
@@ -490,7 +497,7 @@ def test_a_gan_that_cannot_be_looked_at_is_trained_and_saved(main, monkeypatch):
 
 def test_a_terminal_that_cannot_be_written_is_left_out(tmp_path):
     terminal, slave = pty.openpty()
-    process = start_demo("-e", 3000, "-k", 1, cwd=tmp_path, env=QUIET, stdout=slave)
+    process = start_demo("-e", 1500, "-k", 1, cwd=tmp_path, env=QUIET, stdout=slave)
     os.close(slave)
     assert select.select([terminal], [], [], 60)[0]
     os.close(terminal)  # the window of the terminal is closed, nobody hangs up
@@ -503,7 +510,6 @@ def test_a_terminal_that_cannot_be_written_is_left_out(tmp_path):
 
 DOTS = {
     "none": None,
-    "fails": "#!/bin/sh\nexit 1",
     "crashes": "#!/bin/sh\nkill -SEGV $$",
     "draws nothing": "#!/bin/sh\ncat >/dev/null",
     "draws something else": "#!/bin/sh\necho hello",
@@ -534,10 +540,10 @@ def test_graphs_that_cannot_be_drawn_are_left_out(main, dot, monkeypatch, tmp_pa
 @pytest.mark.tools
 def test_a_display_that_is_lost_costs_no_more_than_the_time_between_two_saves(tmp_path):
     needs("Xvfb")
-    script = "import demo_gan, sys; demo_gan.SAVE_SECONDS = 1; demo_gan.main(sys.argv[1:])"
+    script = "import demo_gan, sys; demo_gan.SAVE_SECONDS = 0.3; demo_gan.main(sys.argv[1:])"
     with virtual_display() as (display, server):
         options = {"cwd": tmp_path, "env": {"DISPLAY": display}}
-        process = start("-c", script, "-e", 10**6, "-k", 1, **options)
+        process = start("-c", script, "-e", 9999, "-k", 1, **options)
         wait_for(lambda: all((tmp_path / "models" / file).exists() for file in FILES), process)
         server.kill()
         finish(process, timeout=30)
