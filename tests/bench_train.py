@@ -22,6 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+BATCH_SIZES = 32, 256, 4096
 STEP_PER = 20
 SECONDS = 0.15  # of each way in each round
 ROUNDS = 3
@@ -90,7 +91,7 @@ def print_long_runs(demo_gan):
     for _, gan in ways:  # they go on as if they had been trained for long
         iterations = gan.discriminateor_training_model.optimizer.iterations
         iterations.assign(demo_gan.UPDATES_FOR_XLA)
-    for batch_size in (32, 256, 4096):
+    for batch_size in BATCH_SIZES:
         samples = demo_gan.make_samples(20 * batch_size, seed=0)
         first, _ = [seconds_per_epoch(*way, samples, 1, batch_size) for way in ways]
         second = [seconds_per_epoch(*way, samples, 1, batch_size) for way in ways]
