@@ -217,10 +217,11 @@ class GANModel:
         step_per, d_training = ops.shape(dis_draws)[1], self.discriminateor_training_model
 
         def one_epoch(epoch, losses):
-            draws = tf.gather(dis_draws, epoch)  # XLA would compile anew for each dis_draws[epoch]
+            draws = tf.gather(dis_draws, epoch)
 
             def update_discriminator(step, total):
                 draw = tf.gather(draws, step)
+                # XLA would compile anew at every call for noise[draw[0]].
                 x, y = tf.gather(noise, draw[0]), tf.gather(real, draw[1])
                 return total + self._update(d_training, self.discriminateor_model, [y, x])
 
@@ -258,8 +259,9 @@ class GANModel:
                 learning rate, D's is `discriminateor_training_model.optimizer.learning_rate`.
 
         Raises:
-            ValueError: before anything has changed, if an argument or a model is not right.
-            FloatingPointError: when a loss or an output is not finite any more.
+            ValueError: before anything has changed, if a number, the samples' shapes or a model
+                are not right.
+            FloatingPointError: when a loss, an output or a weight is not finite any more.
         """
         generator, discriminator = self.generator_training_model, self.discriminateor_training_model
         if generator is None or discriminator is None:
@@ -300,7 +302,7 @@ class GANModel:
                 if plot:
                     self.train_status["gen_result"].append(generated.numpy())
                     self.train_status["dis_result"].append(judged.numpy())
-                if not all_finite([losses, generated, judged]):
+                if not all_finite([losses, generated, judged, *generator.get_weights()]):
                     raise FloatingPointError(f"training diverged by epoch {done + count}")
                 for i, (dis_loss, gen_loss) in enumerate(losses.tolist()):
                     if i > 0:
@@ -431,6 +433,7 @@ def replacing(*paths):
     are whole and on the disk the old files are untouched. An OSError names the first path.
     """
     try:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=".gan_", dir=paths[0].parent, ignore_cleanup_errors=True
         ) as folder:
@@ -453,7 +456,6 @@ def write_networks(networks, folder):
         for network in networks:
             if not all_finite(network.get_weights()):
                 raise ValueError(f"{network.name} is not saved, its weights are not finite")
-        folder.mkdir(parents=True, exist_ok=True)
         with replacing(*(folder / name for name in MODEL_FILES)) as files:
             try:
                 absl.disabled = True  # Keras advises against .h5, which is the article's format
@@ -755,7 +757,7 @@ class Picture:
         self.figure.canvas.mpl_connect("draw_event", self._after_drawing)
 
     def _add_distance(self, axes, real, epochs):
-        limits = np.array(W1_LIMITS) * (real.std() or 1)
+        limits = np.array(W1_LIMITS) * (real.std(axis=0).mean() or 1)
         axes.set(xlim=(0, epochs), yscale="log", ylim=limits, xlabel="epoch")
         axes.set_title("Wasserstein-1 distance", fontsize="medium")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -763,7 +765,7 @@ class Picture:
         return axes.plot([], [], ".-", color="0.3", markersize=2)[0]
 
     def set_state(self, state, title=None):
-        """Take what is to be drawn next; the states before stay as a fading trail.
+        """Take what is to be drawn next; of samples of one number the states before fade slowly.
 
         The title is the epoch, unless there is another.
         """
@@ -848,7 +850,8 @@ def save_picture(gan, sample_list, path, title, history=()):
         sample_list: as `GANModel.train` takes it.
         path: a file whose name ends in a format that matplotlib writes.
         title: of the picture.
-        history: States of a training, as a Look keeps them. Default: none, no strip.
+        history: States of the training that made the GAN what it is, as a Look keeps them.
+            Default: none, no strip.
 
     Raises:
         ValueError: if the history is not of States, or of a GAN with samples of another size.
@@ -861,8 +864,6 @@ def save_picture(gan, sample_list, path, title, history=()):
     state = gan_state(functools.partial(ask, gan), noise, real, epochs)
     if any(shapes_of(past) != shapes_of(state) for past in history):
         raise ValueError("history is of a GAN with samples of another size")
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     width, height = Picture.SIZE
     with style.context("default"):
         figure = new_figure(width, height + STRIP_HEIGHT * bool(history))
@@ -870,20 +871,18 @@ def save_picture(gan, sample_list, path, title, history=()):
         picture.distances = [(past.epoch, past.w1) for past in history[:-1]]
         picture.set_state(state, title)
         draw_strip(figure, real, stages(history))
-        with replacing(path) as (file,):
+        with replacing(pathlib.Path(path)) as (file,):
             figure.savefig(file)
     LOG.info("picture saved in %s", path)
 
 
 def draw_graph(model, path):
     """Draw a Keras model with its networks and their shapes as a PNG file; that takes Graphviz."""
-    with dispensable(f"the graph {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as (file,):
-            with contextlib.redirect_stdout(None):  # where pydot, too, says what goes wrong
-                keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
-            if not file.read_bytes().startswith(b"\x89PNG"):
-                raise OSError("Graphviz made no picture")
+    with dispensable(f"the graph {path}"), replacing(path) as (file,):
+        with contextlib.redirect_stdout(None):  # where pydot, too, says what goes wrong
+            keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
+        if not file.read_bytes().startswith(b"\x89PNG"):
+            raise OSError("Graphviz made no picture")
 
 
 class Look(keras.callbacks.Callback):
@@ -896,7 +895,7 @@ class Look(keras.callbacks.Callback):
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
         every: epochs from one look to the next, and one at the end; 0 is only for the views.
-            Default: None, about fifty looks, closer together in the beginning, so that there is
+            Default: None, 40 to 130 looks, closer together in the beginning, so that there is
             something to show whenever training ends.
         views: dict of functions, by the names that the log calls them; each returns a View, or
             None if there can be none here. Default: none.
@@ -1147,6 +1146,7 @@ class TrainingCSV(View):
         self.path = pathlib.Path(path)
 
     def open(self, look):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.path.open("w", encoding="utf-8", newline="", buffering=1)  # a row at once
         names = ["epoch", "dis_loss", "gen_loss", "w1"]
         self.rows = csv.DictWriter(self.file, names, restval="NA", extrasaction="ignore")
@@ -1193,7 +1193,7 @@ class ProgressLine(View):
 # saving are essential; what else fails is said in the log, and makes the exit status 1.
 
 CSV_FILE = "training.csv"
-LOG_FILES = ("gan_generator_model.png", "gan_discriminateor_model.png", CSV_FILE)
+GRAPH_FILES = ("gan_generator_model.png", "gan_discriminateor_model.png")
 SAVE_SECONDS = 60  # from one save to the next while it trains
 
 
@@ -1213,7 +1213,7 @@ def parse_args(argv=None):
     """Read the command line; a bad one ends the program with status 2."""
     parser = argparse.ArgumentParser(
         description="Train a GAN that turns uniform noise into samples of a Gaussian.",
-        epilog="Ctrl-C ends training after the epoch in hand and saves what was trained.",
+        epilog="Ctrl-C ends training within a moment and saves what was trained.",
         allow_abbrev=False,
     )
     flag = parser.add_argument
@@ -1247,10 +1247,12 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.epoch == 0 and not args.resume:
         parser.error("argument -e/--epoch: 0 epochs only with -r/--resume")
-    if not args.output.lower().endswith((".png", ".pdf", ".svg")):
+    if pathlib.Path(args.output).suffix.lower() not in (".png", ".pdf", ".svg"):
         parser.error(f"argument -o/--output: expected a .png, .pdf or .svg, got {args.output!r}")
     if args.gif is not None:
-        if not args.gif.lower().endswith(".gif"):
+        if args.epoch == 0:
+            parser.error("argument -gif/--gif: 0 epochs have no frames")
+        if pathlib.Path(args.gif).suffix.lower() != ".gif":
             parser.error(f"argument -gif/--gif: expected a .gif, got {args.gif!r}")
         if args.epoch > MOST_FRAMES * args.plot_every:
             least = math.ceil(args.epoch / MOST_FRAMES)
@@ -1275,7 +1277,8 @@ def check_places(args):
     if args.gif is not None:
         places.append(("-gif/--gif", pathlib.Path(args.gif)))
     if args.log_dir is not None:
-        places += [("-log/--log_dir", pathlib.Path(args.log_dir, name)) for name in LOG_FILES]
+        names = (*GRAPH_FILES, CSV_FILE) if args.epoch else GRAPH_FILES
+        places += [("-log/--log_dir", pathlib.Path(args.log_dir, name)) for name in names]
     for flag, path in places:
         try:
             if path.is_dir():
@@ -1290,7 +1293,7 @@ def check_places(args):
 
 
 class EndOnSignals(keras.callbacks.Callback):
-    """In its context a signal ends training after the epoch in hand; a second one, the program.
+    """In its context a signal ends training, after the epochs in hand; a second one, the program.
 
     Python hears a signal when the call of TensorFlow in hand returns. Afterwards the handlers are
     as before.
@@ -1402,10 +1405,11 @@ def run(args):
             try:
                 gan.train(samples, *settings, callbacks=[signals, saver, look])
             except FloatingPointError as error:
-                LOG.error("%s: nothing is saved, nothing drawn", error)
+                LOG.error("%s, the models are not saved", error)
                 return 1
             except Exception as error:  # what was trained before is
                 LOG.error("%s", first_line(error))
+                LOG.debug("it happened here:", exc_info=True)
             if signals.came:
                 LOG.warning("interrupted after %d of %d epochs", saver.trained, args.epoch)
             if saver.trained:
@@ -1414,8 +1418,9 @@ def run(args):
                 title = f"K = {args.step_per}, {saver.trained}{more} epochs, {title}"
         if saver.trained or not args.epoch:
             with dispensable(f"the picture {args.output}"):
-                w1 = log_result(gan, samples)
-                save_picture(gan, samples, args.output, f"{title}, W1 = {w1:.3f}", look.history)
+                title = f"{title}, W1 = {log_result(gan, samples):.3f}"
+                history = () if look.failed else look.history
+                save_picture(gan, samples, args.output, title, history)
     if errors.count:
         return 1
     return 128 + signals.came[0] if signals.came else 0

@@ -137,6 +137,12 @@ def test_resuming_for_no_epochs_draws_what_is_saved_at_any_log_level(level, main
     assert sorted(os.listdir(tmp_path)) == ["models", "picture.png"]
 
 
+@pytest.mark.tools
+def test_no_epochs_leave_no_empty_csv(main, models):
+    main("-r", "-e", 0, "-log", "log")
+    assert "training.csv" not in os.listdir("log")
+
+
 def test_names_of_255_bytes_and_another_seed(main, trained):
     png, gif = (f"{'é' * 125}x.{ending}" for ending in ("png", "gif"))
     assert main("-e", 20, "-s", 2, "-o", png, "-gif", gif)[0] == 0
@@ -181,8 +187,9 @@ BAD = [  # the status, what the last line says, and command lines
     (2, "--(step_per|noise_dim|plot_every).*'0'", ["-k 0", "-n 0", "-every 0"]),
     (2, "--seed.*'4294967296'", ["-s 4294967296"]),
     (2, "--log_lvl.*'loud'", ["-log_lvl loud"]),
-    (2, "--output.*'picture", ["-o picture.doc"]),
-    (2, "--gif.*x.mp4", ["-gif x.mp4"]),
+    (2, "--output.*'(picture|.png)", ["-o picture.doc", "-o .png"]),
+    (2, "--gif.*(x.mp4|.gif)", ["-gif x.mp4", "-gif .gif"]),
+    (2, "--gif.*0 epochs", ["-r -e 0 -m saved -gif x.gif"]),
     (2, "--gif.*-every 2", ["-gif x.gif -e 1001"]),
     (2, "--gif.*-every 3", ["-gif x.gif -e 2001 -every 2"]),
     (1, "--model_dir.*file", ["-m file", "-m file/models"]),

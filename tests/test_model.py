@@ -447,6 +447,15 @@ def test_outputs_that_are_not_finite_end_training_also_while_the_losses_are(no_d
     assert np.isfinite(gan.train_status["gen_loss"] + gan.train_status["dis_loss"]).all()
 
 
+def test_weights_that_are_not_finite_end_training_also_while_all_else_is():
+    """Without XLA a relu may make zero of what is not a number."""
+    gan = small_gan()
+    kernel, *others = gan.generator_model.get_weights()
+    gan.generator_model.set_weights([kernel * np.nan, *others])
+    with pytest.raises(FloatingPointError):
+        gan.train(small_samples(), epoch=1, batch_size=8, step_per=1)
+
+
 def test_d_is_recorded_as_it_is_used_and_not_as_it_trains(no_display):
     gan = gan_with(in_discriminator=[layers.Dropout(0.9)], generator=still(), discriminator=still())
     gan.train(small_samples(), epoch=1, batch_size=8, plot=True)

@@ -323,6 +323,13 @@ def test_one_outlier_leaves_the_axes_as_they_are_without_it(signal_dim):
     assert shown.any(axis=0).sum() > 10 * shown.shape[1] / demo_gan.BINS
 
 
+def test_the_axis_of_w1_is_the_same_wherever_the_samples_are():
+    real = np.random.default_rng(0).standard_normal((100, 2))
+    pictures = [demo_gan.Picture(real + shift, epochs=1) for shift in ((0, 0), (0, 1000))]
+    here, there = [picture.figure.axes[-1].get_ylim() for picture in pictures]
+    np.testing.assert_allclose(here, there)
+
+
 @pytest.mark.parametrize("signal_dim", [1, 2, 3])
 def test_samples_that_are_all_the_same_have_a_picture_too(signal_dim, tmp_path, caplog):
     gan, samples = small_gan(signal_dim=signal_dim), small_samples(signal_dim=signal_dim)
@@ -408,7 +415,7 @@ def test_there_is_a_frame_every_so_many_epochs_and_of_the_last_also_when_stopped
 
     gan, samples = small_gan(), small_samples(80)
     expected = {1: list(range(1, 21)), 8: [8, 16, 20], 50: [20]}
-    paths = {n: tmp_path / f"{n}.gif" for n in expected}
+    paths = {n: tmp_path / "new" / f"{n}.gif" for n in expected}
     looks = [
         demo_gan.Look(gan, samples, every=n, views=animation(path), show_every=n)
         for n, path in paths.items()
