@@ -180,11 +180,7 @@ class GANModel:
         if optimizer.built:
             optimizer = optimizer.from_config(optimizer.get_config())
         model.compile(optimizer, loss, jit_compile=True)  # Keras knows if XLA can do that
-        # Make now what would cost a second trace if it were made while TensorFlow traces: the
-        # optimizer's variables, and the means in which Keras counts losses.
         model.optimizer.build(network.trainable_weights)
-        outputs = keras.tree.map_structure(lambda output: ops.zeros((1, 1)), model.output)
-        model.compute_loss(y=outputs, y_pred=outputs)
         self._run_epochs = None
         if self.log_dir is not None:
             draw_graph(model, pathlib.Path(self.log_dir, f"{model.name}.png"))
@@ -273,7 +269,7 @@ class GANModel:
             live = Look(self, sample_list, every=0, views={"the live picture": live_view})
             callbacks = [live, *keras.tree.flatten(callbacks or [])]
         if self._run_epochs is None:
-            self._run_epochs = trace(self._epochs, self.noise_dim, self.signal_dim)
+            self._run_epochs = trace(self._epochs, generator, discriminator)
         updates = int(discriminator.optimizer.iterations) + epoch * step_per  # earlier calls count
         can_use_xla = generator.jit_compile and discriminator.jit_compile
         run_epochs = self._run_epochs[can_use_xla and updates >= UPDATES_FOR_XLA]
@@ -309,11 +305,8 @@ class GANModel:
                         watchers.on_epoch_begin(done + i)
                     watchers.on_epoch_end(done + i, {"dis_loss": dis_loss, "gen_loss": gen_loss})
                 done += count
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to report
-                watchers.on_train_end()
-            raise
-        watchers.on_train_end()
+        finally:
+            watchers.on_train_end()
 
     def save_model(self, path_dir):
         """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, when both are whole.
@@ -406,14 +399,19 @@ def cut_into_batches(gan, sample_list, batch_size):
     ]
 
 
-def trace(epochs, noise_dim, signal_dim):
+def trace(epochs, generator, discriminator):
     """Return `GANModel._epochs` as functions of TensorFlow, without XLA and with it.
 
     They take data of any size, and the second calls the first: the networks are traced once.
     """
+    for model in (generator, discriminator):
+        # Makes the means in which Keras counts losses; made while TensorFlow traces, they would
+        # cost a second trace.
+        outputs = keras.tree.map_structure(lambda output: ops.zeros((1, 1)), model.output)
+        model.compute_loss(y=outputs, y_pred=outputs)
+    real, noise = discriminator.input_shape
     signature = [
-        tf.TensorSpec((None, None, noise_dim), keras.config.floatx()),
-        tf.TensorSpec((None, None, signal_dim), keras.config.floatx()),
+        *(tf.TensorSpec((None, *shape), keras.config.floatx()) for shape in (noise, real)),
         *(tf.TensorSpec(shape, "int32") for shape in ((None, None, 2), (None,), ())),
     ]
     epochs = functools.partial(epochs)  # of its own: TensorFlow warns of many traces of a function
@@ -487,14 +485,14 @@ def hdf5_of(network, folder):
 
 def read_networks(networks, folder):
     """Set the networks' weights from .h5 files, by order and shape; see `GANModel.load_model`."""
-    before = [network.get_weights() for network in networks]
+    old_weights = [network.get_weights() for network in networks]
     try:
         for network, name in zip(networks, MODEL_FILES):
             network.load_weights(folder / name)
             if not all_finite(network.get_weights()):
                 raise ValueError("it holds weights that are not finite")
     except BaseException as error:
-        for network, weights in zip(networks, before):
+        for network, weights in zip(networks, old_weights):
             network.set_weights(weights)
         if not isinstance(error, Exception):
             raise
@@ -963,25 +961,25 @@ class Look(keras.callbacks.Callback):
     def _look(self, keep, show, logs):
         if not keep and not show:
             return
+        self.failed = True  # unless it works
         with dispensable("what there is to see of the GAN"):
             state = gan_state(self.ask_gan, self.noise, self.real, self.epoch)
-            logs["w1"] = state.w1
-            if keep:
-                self.history.append(state)
-            if show:
-                with style.context("default"):
-                    self._tell("show", state)
-            return
-        self.failed = True
+            logs["w1"], self.failed = state.w1, False
+        if not self.failed and keep:
+            self.history.append(state)
+        if not self.failed and show:
+            with style.context("default"):
+                self._tell("show", state)
 
     def _tell(self, what, *details):
         for name, view in list(self.views.items()):
+            leaves = True  # unless it works
             with dispensable(name):
                 getattr(view, what)(*details)
-                if not view.gone:
-                    continue
-            del self.views[name]  # it failed, or is gone
-            if what != "close":
+                leaves = view.gone
+            if leaves:
+                del self.views[name]
+            if leaves and what != "close":
                 with contextlib.suppress(Exception, SystemExit):
                     view.close()
 
@@ -1121,7 +1119,7 @@ class Animation(View):
 
     def open(self, look):
         self.picture = look.new_picture()
-        if look.gan.signal_dim > 1:
+        if look.real.shape[1] > 1:
             self.picture.figure.set_dpi(80)  # thousands of dots on shades fill many bytes
 
     def show(self, state):
@@ -1397,7 +1395,7 @@ def run(args):
         gan = make_gan(args.noise_dim, args.log_dir)
         if args.resume:
             gan.load_model(args.model_dir)
-        look = Look(gan, samples, views=views(args), show_every=args.plot_every)
+        look = Look(gan, samples, views=wanted_views(args), show_every=args.plot_every)
         saver = Saver(gan, args.model_dir, signals)
         title = f"noise_dim = {args.noise_dim}"
         if args.epoch:
@@ -1426,7 +1424,7 @@ def run(args):
     return 128 + signals.came[0] if signals.came else 0
 
 
-def views(args):
+def wanted_views(args):
     """The Views that the command line asks for, as a Look takes them."""
     chosen = {"the progress line": ProgressLine, "the live picture": live_view}
     if args.gif is not None:

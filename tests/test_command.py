@@ -270,7 +270,7 @@ def test_a_terminal_shows_one_line_and_the_models_are_saved(number, expected, tr
 
 # -- signals ------------------------------------------------------------------------------
 
-BEFORE = ["check_places", "make_samples", "make_gan", "views", "shown_rows", "trace"]
+BEFORE = ["check_places", "make_samples", "make_gan", "wanted_views", "shown_rows", "trace"]
 AFTER = ["log_result", "save_picture", "write_networks"]
 
 
