@@ -1291,7 +1291,7 @@ def check_places(args):
 
 
 class EndOnSignals(keras.callbacks.Callback):
-    """In its context a signal ends training, after the epochs in hand; a second one, the program.
+    """In its context a signal ends training after the epochs in hand, a second Ctrl-C the program.
 
     Python hears a signal when the call of TensorFlow in hand returns. Afterwards the handlers are
     as before.
@@ -1316,8 +1316,8 @@ class EndOnSignals(keras.callbacks.Callback):
 
     def handle(self, number, frame):
         self.came.append(number)  # and raise nothing: TensorFlow, if it is compiling, loses it
-        for other in self.previous:
-            signal.signal(other, signal.SIG_DFL)
+        if number == signal.SIGINT:  # a terminal that is closed hangs up twice
+            signal.signal(number, signal.SIG_DFL)
         if self.model is not None:
             self.model.stop_training = True
 

@@ -274,14 +274,15 @@ BEFORE = ["check_places", "make_samples", "make_gan", "wanted_views", "shown_row
 AFTER = ["log_result", "save_picture", "write_networks"]
 
 
-def come(monkeypatch, number, function):
-    """Have a signal come whenever the program calls one of its functions."""
+def come(monkeypatch, number, function, times=1):
+    """Have a signal come when the program first calls one of its functions."""
     called = getattr(demo_gan, function)
 
     def interrupted(*arguments, **settings):
         if not comes:
             comes.append(number)
-            signal.raise_signal(number)
+            for _ in range(times):
+                signal.raise_signal(number)
         return called(*arguments, **settings)
 
     comes = []
@@ -302,12 +303,15 @@ def test_a_signal_before_the_first_epoch_leaves_models_and_picture(
     assert not (tmp_path / "img" / "gan_results.png").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("function", AFTER)
-def test_a_signal_after_training_costs_nothing(main, models, function, monkeypatch, tmp_path):
+def test_a_signal_after_training_costs_nothing_not_even_twice(
+    main, models, function, number, monkeypatch, tmp_path
+):
     before = contents(models)
-    come(monkeypatch, signal.SIGTERM, function)
+    come(monkeypatch, number, function, times=2)  # as a terminal does that is closed
     status, err = main("-e", 2, "-k", 1)
-    assert status == 143
+    assert status == 128 + number
     assert "models saved in models" in err
     assert all(before[name] != content for name, content in contents(models).items())
     assert len(loaded(models)) == 12
