@@ -180,7 +180,7 @@ class GANModel:
         if optimizer.built:
             optimizer = optimizer.from_config(optimizer.get_config())
         model.compile(optimizer, loss, jit_compile=True)  # Keras knows if XLA can do that
-        model.optimizer.build(network.trainable_weights)
+        model.optimizer.build(network.trainable_weights)  # to trace it later costs a second trace
         self._run_epochs = None
         if self.log_dir is not None:
             draw_graph(model, pathlib.Path(self.log_dir, f"{model.name}.png"))
@@ -768,7 +768,7 @@ class Picture:
         The title is the epoch, unless there is another.
         """
         self.panel.set_state(state)
-        self.title.set_text(title or f"epoch = {state.epoch}")
+        self.title.set_text(f"epoch = {state.epoch}" if title is None else title)
         if self.distance is not None:
             self.distances.append((state.epoch, state.w1))
             self.distance.set_data(*zip(*self.distances))
@@ -961,13 +961,16 @@ class Look(keras.callbacks.Callback):
     def _look(self, keep, show, logs):
         if not keep and not show:
             return
-        self.failed = True  # unless it works
+        state = None
         with dispensable("what there is to see of the GAN"):
             state = gan_state(self.ask_gan, self.noise, self.real, self.epoch)
-            logs["w1"], self.failed = state.w1, False
-        if not self.failed and keep:
+        if state is None:
+            self.failed = True
+            return
+        logs["w1"] = state.w1
+        if keep:
             self.history.append(state)
-        if not self.failed and show:
+        if show:
             with style.context("default"):
                 self._tell("show", state)
 

@@ -139,7 +139,7 @@ def test_resuming_for_no_epochs_draws_what_is_saved_at_any_log_level(level, main
 
 @pytest.mark.tools
 def test_no_epochs_leave_no_empty_csv(main, models):
-    main("-r", "-e", 0, "-log", "log")
+    assert main("-r", "-e", 0, "-log", "log")[0] == with_graphs(0)
     assert "training.csv" not in os.listdir("log")
 
 
@@ -188,7 +188,7 @@ BAD = [  # the status, what the last line says, and command lines
     (2, "--seed.*'4294967296'", ["-s 4294967296"]),
     (2, "--log_lvl.*'loud'", ["-log_lvl loud"]),
     (2, "--output.*'(picture|.png)", ["-o picture.doc", "-o .png"]),
-    (2, "--gif.*(x.mp4|.gif)", ["-gif x.mp4", "-gif .gif"]),
+    (2, "--gif.*'(x.mp4|.gif)", ["-gif x.mp4", "-gif .gif"]),
     (2, "--gif.*0 epochs", ["-r -e 0 -m saved -gif x.gif"]),
     (2, "--gif.*-every 2", ["-gif x.gif -e 1001"]),
     (2, "--gif.*-every 3", ["-gif x.gif -e 2001 -every 2"]),
@@ -303,13 +303,16 @@ def test_a_signal_before_the_first_epoch_leaves_models_and_picture(
     assert not (tmp_path / "img" / "gan_results.png").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+# A terminal that is closed hangs up twice.
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 2)]
+)
 @pytest.mark.parametrize("function", AFTER)
-def test_a_signal_after_training_costs_nothing_not_even_twice(
-    main, models, function, number, monkeypatch, tmp_path
+def test_a_signal_after_training_costs_nothing(
+    main, models, function, number, times, monkeypatch, tmp_path
 ):
     before = contents(models)
-    come(monkeypatch, number, function, times=2)  # as a terminal does that is closed
+    come(monkeypatch, number, function, times)
     status, err = main("-e", 2, "-k", 1)
     assert status == 128 + number
     assert "models saved in models" in err
@@ -469,13 +472,16 @@ def test_a_window_that_cannot_blit_is_not_opened(main, toolkit, tmp_path):
     assert "blit" not in STATE
 
 
-def test_a_toolkit_that_is_broken_is_told(tmp_path):
-    (tmp_path / "broken_toolkit.py").write_text("raise RuntimeError('no toolkit')")
+@pytest.mark.parametrize(("error", "expected"), [("ImportError", 0), ("RuntimeError", 1)])
+def test_a_toolkit_that_is_missing_is_no_failure_and_one_that_is_broken_is(
+    error, expected, tmp_path
+):
+    (tmp_path / "broken_toolkit.py").write_text(f"raise {error}('no toolkit')")
     env = {"MPLBACKEND": "module://broken_toolkit", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     process = start_demo("-e", 2, "-k", 1, cwd=tmp_path, env=env)
     status, _, err = finish(process)
-    assert status == 1, err
-    assert ["live picture" in line for line in re.findall("ERROR.*", err)] == [True]
+    assert status == expected, err
+    assert ["live picture" in line for line in re.findall("ERROR.*", err)] == [True] * expected
     assert len(loaded(tmp_path / "models")) == 12
 
 
@@ -506,6 +512,20 @@ def test_a_gan_that_cannot_be_looked_at_is_trained_and_saved(main, monkeypatch):
     assert "models saved in models" in err
 
 
+def test_a_picture_has_no_history_that_ends_before_the_gan_it_shows(main, monkeypatch):
+    def fail_at_the_end(*arguments):
+        if arguments[-1] == 20:
+            raise MemoryError
+        return gan_state(*arguments)
+
+    gan_state = demo_gan.gan_state
+    monkeypatch.setattr(demo_gan, "gan_state", fail_at_the_end)
+    for epochs, height in ((19, 605), (20, 450)):
+        assert main("-e", epochs, "-k", 1)[0] == (epochs == 20)
+        with Image.open("img/gan_results.png") as image:
+            assert image.height == height
+
+
 def test_a_terminal_that_cannot_be_written_is_left_out(tmp_path):
     terminal, slave = pty.openpty()
     process = start_demo("-e", 1500, "-k", 1, cwd=tmp_path, env=QUIET, stdout=slave)
@@ -521,6 +541,7 @@ def test_a_terminal_that_cannot_be_written_is_left_out(tmp_path):
 
 DOTS = {
     "none": None,
+    "fails": "#!/bin/sh\nexit 1",
     "crashes": "#!/bin/sh\nkill -SEGV $$",
     "draws nothing": "#!/bin/sh\ncat >/dev/null",
     "draws something else": "#!/bin/sh\necho hello",

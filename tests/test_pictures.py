@@ -586,7 +586,8 @@ sys.exit(demo_gan.main("-e 1 -k 1".split()))
     assert re.search("INFO.*python3-tk", line)
 
 
-def test_a_backend_of_a_notebook_that_is_not_installed_here_does_not_matter(tmp_path):
+@pytest.mark.parametrize("package", ["matplotlib_inline", "no_such_package"])
+def test_a_backend_of_a_notebook_that_is_not_installed_here_does_not_matter(package, tmp_path):
     script = """
 import importlib.metadata, sys
 find = importlib.metadata.entry_points
@@ -595,7 +596,7 @@ sys.modules["matplotlib_inline"] = None  # now it is as if it were not installed
 import demo_gan
 sys.exit(demo_gan.main("-e 1 -k 1".split()))
 """
-    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "DISPLAY": ""}
+    env = {"MPLBACKEND": f"module://{package}.backend_inline", "DISPLAY": ""}
     status, _, err = finish(start("-c", script, cwd=tmp_path, env=env))
     assert (status, "Traceback" in err) == (0, False), err
 

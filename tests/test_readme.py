@@ -42,11 +42,8 @@ LESS = {
     ".venv/bin/python tests/experiments.py\n": ("python", EXPERIMENTS),
     ".venv/bin/python tests/bench_train.py\n": ("python", BENCHMARK),
 }
-RUN = {
-    code.splitlines()[-1]: LESS.get(code, (language, code.split(" && ")[-1]))
-    for language, code in BLOCKS
-    if code != SET_UP[-1]
-}
+SHOWN = [(language, code) for language, code in BLOCKS if code != SET_UP[-1]]
+RUN = [LESS.get(code, (language, code.split(" && ")[-1])) for language, code in SHOWN]
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +70,11 @@ def run(language, code, folder):
     assert "Warning" not in process.stderr
 
 
-@pytest.mark.parametrize("block", RUN.values(), ids=RUN)
-def test_a_block_of_the_readme_runs(block, copy):
-    run(*block, copy)
+@pytest.mark.parametrize(
+    ("language", "code"), RUN, ids=[code.splitlines()[-1] for _, code in SHOWN]
+)
+def test_a_block_of_the_readme_runs(language, code, copy):
+    run(language, code, copy)
 
 
 def test_ci_runs_both_commands_of_the_readme_that_set_up_word_for_word():
