@@ -250,7 +250,7 @@ class GANModel:
         epoch, batch_size, step_per = (whole_number(*size) for size in sizes.items())
         noise, real = cut_into_batches(self, sample_list, batch_size)
         if plot:
-            live = Look(self, sample_list, views={"the live picture": live_picture})
+            live = Look(self, sample_list, every=0, views={"the live picture": live_picture})
             callbacks = [live, *keras.tree.flatten(callbacks or [])]
         if self._run_epochs is None:
             self._run_epochs = trace(self._epochs, generator, discriminator)
@@ -290,11 +290,8 @@ class GANModel:
                     watchers.on_epoch_end(done + i, logs)
                 done += count
             if done > 0:  # an optimizer that averages weights puts the averages in place, as in fit
-                pairs = (
-                    (generator, self.generator_model),
-                    (discriminator, self.discriminateor_model),
-                )
-                for model, network in pairs:
+                networks = self.generator_model, self.discriminateor_model
+                for model, network in zip((generator, discriminator), networks):
                     model.optimizer.finalize_variable_values(network.trainable_weights)
         finally:
             watchers.on_train_end(logs)
@@ -311,8 +308,8 @@ class GANModel:
     def load_model(self, path_dir):
         """Read both networks' weights from a folder, also from files the article's program wrote.
 
-        Raises an OSError if a file cannot be read; a ValueError if it does not fit the layers, or
-        there are none. Then the GAN is as it was.
+        Raises an OSError if a file cannot be read or does not fit the layers; a ValueError if there
+        are none. Then the GAN is as it was.
         """
         check_networks(self)
         read_networks(self, pathlib.Path(path_dir))
@@ -401,18 +398,17 @@ def innermost_layers(layer):
 def noise_and_real(gan, sample_list):
     """Return the two arrays of a `sample_list`, as training sees them.
 
-    A ValueError names a key whose numbers are not finite, visible, of its shape, or lose their
-    spread when they are rounded to Keras's floats.
+    A ValueError names what is not finite, visible and of its shape, or is all the same as floats.
     """
     arrays = []
     for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
         wanted = f'sample_list["{key}"] must be finite numbers, (n, {width}), none of them masked'
         try:
-            exact = np.asarray(sample_list[key], "float64")
+            given = np.ma.asarray(sample_list[key], "float64")
         except Exception as error:
             raise ValueError(f"{wanted}; got {error!r}") from error
-        rows = exact.astype(keras.config.floatx())
-        is_finite = np.isfinite(rows).all() and not np.ma.is_masked(sample_list[key])
+        exact, rows = given.data, given.data.astype(keras.config.floatx())
+        is_finite = np.isfinite(rows).all() and not np.ma.is_masked(given)
         if rows.size == 0 or rows.shape[1:] != (width,) or not is_finite:
             raise ValueError(f"{wanted}; got shape {rows.shape}")
         if (np.std(exact - rows, axis=0) > 0.1 * np.std(exact, axis=0)).any():
@@ -434,7 +430,7 @@ def cut_into_batches(gan, sample_list, batch_size):
 
 
 def trace(epochs, generator, discriminator):
-    """Return `GANModel._epochs` traced for any data, without XLA and, calling the first, with it."""
+    """Return `GANModel._epochs` traced for any data, without XLA and, calling that, with it."""
     for model in (generator, discriminator):
         # Makes the means in which Keras counts losses; later it would cost a second trace.
         outputs = keras.tree.map_structure(lambda output: ops.zeros((1, 1)), model.output)
@@ -450,7 +446,7 @@ def trace(epochs, generator, discriminator):
 
 def packed(gan):
     """The state of a GAN to pickle or copy: nothing traced, optimizers in place of wired models."""
-    state = {**vars(gan), "_run_epochs": None, "log_dir": None}  # its graphs were drawn
+    state = {**vars(gan), "_run_epochs": None}
     for name in ("generator_training_model", "discriminateor_training_model"):
         if state[name] is not None:
             optimizer = state[name].optimizer
@@ -461,14 +457,15 @@ def packed(gan):
 
 def unpack(gan, state):
     """Give a GAN such a state, and wire the models that train its networks anew."""
-    vars(gan).update(state)
+    vars(gan).update(state, log_dir=None)  # the graphs were drawn
     for name in ("generator", "discriminateor"):
         if state[f"{name}_training_model"] is not None:
             optimizer_class, config, values = state[f"{name}_training_model"]
             getattr(gan, f"compile_{name}_model")(optimizer_class.from_config(config))
             optimizer = getattr(gan, f"{name}_training_model").optimizer
-            for variable, value in zip(optimizer.variables, values):
+            for variable, value in zip(optimizer.variables, values, strict=True):
                 variable.assign(value)
+    gan.log_dir = state["log_dir"]
 
 
 GANModel.__getstate__, GANModel.__setstate__ = packed, unpack
@@ -556,8 +553,8 @@ def reported(what):
 # ---------------------------------------------------------------------------------------
 # 5. Pictures
 #
-# `gan_state` gathers what there is to see of a GAN, a Picture draws it: generated green, real black,
-# D red. While the GAN trains one callback, Look, looks at it, keeps what it saw, and tells its
+# `gan_state` gathers what there is to see of a GAN, a Picture draws it: generated green, real
+# black, D red. While it trains one callback, Look, looks at it, keeps what it saw, and tells its
 # views. A view that fails it puts away, and training goes on.
 
 SHOWN = 20_000  # rows of a data set, at most
@@ -619,10 +616,10 @@ def axis_limits(real):
 
 
 def points_for_d(real):
-    """Points along the axis of samples of one number, all over the plane of two, none of more."""
+    """Points along the axis of samples of one number, all over the plane of two, one of more."""
     limits = axis_limits(real)
     if len(limits) not in POINTS:
-        return np.empty((0, len(limits)), "float32")
+        return real[:1]
     number = POINTS[len(limits)]
     points = np.meshgrid(*(np.linspace(*ends, number, dtype="float32") for ends in limits))
     return np.stack(points, axis=-1).reshape(-1, len(limits))
@@ -634,7 +631,8 @@ def bin_edges(real):
 
 def histogram(samples, edges):
     """The share of samples `(n, 1)` in each bin; those beyond the edges are in the outermost."""
-    return np.histogram(np.clip(samples, edges[0], edges[-1]), edges)[0] / len(samples)
+    samples = np.clip(samples.astype("float64"), *edges[[0, -1]])
+    return np.histogram(samples, edges)[0] / len(samples)
 
 
 class Histograms:
@@ -743,7 +741,7 @@ class Picture:
         self.distance = None
         if epochs:
             distance = self.figure.add_axes((0.72, 0.12, 0.245, 0.8))
-            limits = np.array(W1_LIMITS) * (real.std(axis=0).mean() or 1)
+            limits = np.array(W1_LIMITS) * (real.std(axis=0, dtype="float64").mean() or 1)
             distance.set(yscale="log", xlim=(0, epochs), ylim=limits, xlabel="epoch")
             distance.set_title("Wasserstein-1 distance", fontsize="medium")
             distance.xaxis.set_major_locator(ticker.MaxNLocator(**FEW, integer=True))
@@ -760,10 +758,10 @@ class Picture:
         self.panel.set_states(states)
         self.title.set_text(f"epoch = {states[-1].epoch}" if title is None else title)
         if self.distance is not None:
-            distances = [max(state.w1, 1e-30) for state in states]
-            self.distance.set_data([state.epoch for state in states], distances)
             axes = self.distance.axes
             low, high = axes.get_ylim()
+            distances = [state.w1 or low for state in states]
+            self.distance.set_data([state.epoch for state in states], distances)
             if min(distances) < low or max(distances) > high:  # the curve leaves them: they open
                 axes.set_ylim(min(low, min(distances) / 3), max(high, max(distances) * 3))
                 self.drawn_size = None
@@ -831,12 +829,8 @@ def save_picture(gan, sample_list, path, title, history=()):
 
 def draw_graph(model, path):
     """Draw a Keras model with its networks and their shapes as a PNG file; that takes Graphviz."""
-    # pydot, too, prints what goes wrong.
-    with (
-        reported(f"the graph {path}"),
-        replacing(path) as (file,),
-        contextlib.redirect_stdout(None),
-    ):
+    silent = contextlib.redirect_stdout(None)  # pydot, too, prints what goes wrong
+    with reported(f"the graph {path}"), replacing(path) as (file,), silent:
         keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
 
 
@@ -846,14 +840,14 @@ class Look(keras.callbacks.Callback):
     It adds `w1` to the `logs` of the epochs it looks at, for the callbacks that come after it.
 
     A view is a generator function of the Look. Each `yield` says after how many epochs it wants a
-    State, 0 for never, and receives `(epoch, logs, state)` of an epoch that is over; `state` is
-    None where nobody looked, `logs` at the last look of a training that was stopped. A view that
-    returns has left; when training ends it is closed. One that fails is reported, and gone.
+    State, the same each time, 0 for never, and receives `(epoch, logs, state)` when one is over;
+    `state` is None where nobody looked, `logs` at the last look of a training that was stopped. A
+    view that returns has left, one that fails is reported and gone, all others are closed at last.
 
     Args:
         gan, sample_list: a GANModel, and samples as its `train` takes them.
-        every: epochs from one look to the next, and one at the end. Default: None, as often as the
-            views want, or 40 to 130 looks, most of them in the beginning.
+        every: epochs from one look to the next, and one at the end; 0 is as often as the views
+            want. Default: None, that too, or else 40 to 130 looks, most in the beginning.
         views: dict of views, by the names that the log calls them. Default: none.
 
     Attributes:
@@ -862,14 +856,16 @@ class Look(keras.callbacks.Callback):
 
     def __init__(self, gan, sample_list, every=None, views=None):
         super().__init__()
-        self.gan, self.every = gan, None if every is None else whole_number("every", every)
+        self.gan, self.every = gan, every if every is None else whole_number("every", every, 0)
         self.noise, self.real = shown_rows(gan, sample_list)
-        self.make_views, self.views, self.history = views or {}, {}, []
+        self.make_views, self.views, self.history, self.epoch = views or {}, {}, [], 0
 
     @property
     def sees_weights_every(self):
         """Epochs from one look to the next, where training stands."""
         wanted = self.every or math.gcd(*(every for _, every in self.views.values()))
+        if self.is_blind or wanted == self.every == 0:
+            return math.inf
         most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
         power = 10 ** (len(str(most)) - 1)
         return wanted or max(step * power for step in (1, 2, 5) if step * power <= most)
@@ -883,20 +879,18 @@ class Look(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         every, self.epoch = self.sees_weights_every, epoch + 1
-        is_due = self.epoch % every == 0 or self.epoch == self.params["epochs"]
-        self._tell((self.epoch, logs, self._look(logs) if is_due else None))
+        due = every < math.inf and (self.epoch % every == 0 or self.epoch == self.params["epochs"])
+        self._tell((self.epoch, logs, self._look(logs) if due else None))
 
     def on_train_end(self, logs=None):
-        seen = self.history[-1].epoch if self.history else 0
-        if self.model.stop_training and seen < self.epoch:
+        is_seen = self.epoch == (self.history[-1].epoch if self.history else 0)
+        if self.model.stop_training and not is_seen and self.sees_weights_every < math.inf:
             self._tell((self.epoch, None, self._look({})))
         for name, (view, _) in self.views.items():
             with reported(name):
                 view.close()
 
     def _look(self, logs):
-        if self.is_blind:
-            return None
         with reported("the look at the GAN"):
             outputs = self.predict(self.noise, points_for_d(self.real))
             state = gan_state(*outputs, self.real, self.epoch)
@@ -913,7 +907,7 @@ class Look(keras.callbacks.Callback):
         for name, (view, _) in list(self.views.items()):
             del self.views[name]  # and it comes back, unless it fails or returns
             with reported(name), contextlib.suppress(StopIteration):
-                self.views[name] = view, view.send(news)
+                self.views[name] = view, whole_number("every", view.send(news), 0)
 
 
 def next_state(look, picture, every):
@@ -1018,7 +1012,6 @@ def parse_args(argv=None):
     """Read the command line; a bad one ends the program with status 2."""
     parser = argparse.ArgumentParser(
         description="Train a GAN that turns uniform noise into samples of a Gaussian.",
-        epilog="Ctrl-C ends training within a moment and saves what was trained.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -1089,12 +1082,12 @@ def make_and_try_places(args):
 class Keeper(keras.callbacks.Callback):
     """Keeps what was trained, whatever ends the run: hears the signals, and saves the models.
 
-    One rule decides: there is something to save from the first epoch on that was done before any
-    signal came, as long as all weights are finite. Else the files stay as they are. In its context
-    a signal ends training after the call in hand, a second Ctrl-C the program.
+    One rule decides: there is something to save once an epoch was done before any signal came, as
+    long as all weights are finite; else the files stay as they are. In its context a signal ends
+    training after the call in hand, a second Ctrl-C the program.
 
     Attributes:
-        gan: the GANModel that it saves, once a minute while it trains, and in the end.
+        gan: the GANModel that it saves, once a minute and in the end.
         came: list of the numbers of the signals that came.
         trained: how many epochs were trained.
         worth_saving: whether one was done before any signal came.
@@ -1140,21 +1133,22 @@ class Keeper(keras.callbacks.Callback):
                 LOG.warning("the models are not saved yet: %s", first_line(error))
 
     def save(self):
-        """Save in the folder, if that fails in a new temporary one; False if nothing is to save."""
+        """Save in the folder, if that fails in a new temporary one; False if there is nothing."""
         weights = self.gan.generator_training_model.get_weights()  # of both networks
         if not self.worth_saving or not all_finite(weights):
-            LOG.warning("nothing is saved now, models in %s stay as they are", self.folder)
+            why = "weights are not finite" if self.worth_saving else "no epoch was done in time"
+            LOG.warning("nothing is saved, as %s: %s stays as it is", why, self.folder)
             return False
         with reported(f"saving the models in {self.folder}"):
             self.gan.save_model(self.folder)
             LOG.info("models saved in %s", self.folder)
             return True
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="gan_models_"))
-        with reported("saving them elsewhere"):
+        with reported("saving them elsewhere"), contextlib.ExitStack() as undo:
+            folder = tempfile.mkdtemp(prefix="gan_models_")
+            undo.callback(os.rmdir, folder)
             self.gan.save_model(folder)
+            undo.pop_all()
             LOG.error("they are saved in %s", folder)
-            return True
-        folder.rmdir()
         return True
 
 
