@@ -27,7 +27,7 @@ STEP_PER = 20
 SECONDS = 0.15  # of each way in each round
 ROUNDS = 3
 COMMANDS = {
-    "the imports alone": ["-c", "import h5py, keras, matplotlib.pyplot, numpy, PIL, tensorflow"],
+    "the imports alone": ["-c", "import keras, matplotlib.pyplot, numpy, PIL, tensorflow"],
     "`demo_gan.py -e 10`": [ROOT / "demo_gan.py", "-e", "10"],
     "`demo_gan.py -e 200`": [ROOT / "demo_gan.py", "-e", "200"],
 }

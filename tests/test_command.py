@@ -324,7 +324,7 @@ def test_a_signal_while_the_first_epochs_run_saves_nothing_and_says_how_many_wer
     assert status == 130
     assert re.findall(r"epoch (\d) of 5", err)[-1] in re.findall(r"after (\d) of 5 epochs", err)
     assert contents(models) == before
-    assert not os.path.exists("img/gan_results.png")
+    assert not pathlib.Path("img/gan_results.png").exists()
 
 
 def test_an_error_in_mid_training_is_one_line_and_costs_no_epoch_before_it(

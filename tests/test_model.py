@@ -227,6 +227,51 @@ def test_an_optimizer_that_scales_the_loss_for_16_bit_floats_takes_the_same_step
         np.testing.assert_allclose(plain, scaled, atol=1e-6)
 
 
+def averaging(**settings):
+    return keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_overwrite_frequency": 3}])
+@pytest.mark.parametrize("wrap", [lambda one: one, keras.optimizers.LossScaleOptimizer])
+def test_averages_are_in_place_after_training_as_after_keras_own(both_ways, settings, wrap):
+    """With one batch and a discriminator that stays G's training model can be fitted by Keras."""
+    results, samples = [], small_samples(8)
+    for fit in (False, True):
+        keras.utils.set_random_seed(0)
+        gan = gan_with(generator=wrap(averaging(**settings)), discriminator=still())
+        for epochs in (5, 3):
+            if fit:
+                model, gan.discriminateor_model.trainable = gan.generator_training_model, False
+                model.compile(
+                    wrap(averaging(**settings)) if epochs == 5 else model.optimizer, model.loss
+                )
+                model.fit(samples["x"], np.zeros((8, 1)), 8, epochs, verbose=0)
+            else:
+                gan.train(samples, epochs, 8, 1)
+        results.append(weights(gan.generator_model))
+    for ours, kerass in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, kerass, rtol=1e-3, atol=1e-5)
+
+
+def test_averages_of_both_networks_are_in_place_when_training_is_stopped_and_only_then():
+    gan = gan_with(generator=averaging(), discriminator=averaging())
+    models = gan.generator_training_model, gan.discriminateor_training_model
+    initial, diary = weights(gan.generator_model, gan.discriminateor_model), Diary()
+    never = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: setattr(never.model, "stop_training", True)
+    )
+    gan.train(small_samples(), 5, 8, 2, callbacks=never)
+    assert same(initial, weights(gan.generator_model, gan.discriminateor_model))
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", epoch == 2)
+    )
+    gan.train(small_samples(), 9, 8, 2, callbacks=[stop, diary])
+    ended = weights(gan.generator_model, gan.discriminateor_model)
+    assert not any(same([a], [b]) for a, b in zip(ended, diary.seen[-1], strict=True))
+    averages = [v for model in models for v in model.optimizer.variables if "average" in v.path]
+    assert same(ended, [average.numpy() for average in averages])
+
+
 class CountsTraces(layers.Layer):
     """Counts how often TensorFlow traces it."""
 
@@ -317,6 +362,7 @@ class Diary(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.events.append("train ends")
+        self.last_logs = logs
 
 
 def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
@@ -328,6 +374,7 @@ def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
     assert always.events == ["train begins", *begun, "train ends"]
     losses = [gan.train_status[key] for key in ("dis_loss", "gen_loss")]
     assert always.logs == [{"dis_loss": d, "gen_loss": g} for d, g in zip(*losses, strict=True)]
+    assert always.last_logs == always.logs[-1]
 
     gan.generator_training_model.set_weights(initial)
     random.setstate(state)
@@ -376,6 +423,16 @@ def test_a_callback_can_stop_training(shared):
     assert len(shared.train_status["gen_loss"]) == start + 7
 
 
+def test_a_stop_is_heard_within_some_thousand_rows():
+    gan, samples = small_gan(), small_samples(2**12)
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True)
+    )
+    stop.sees_weights_every = np.inf
+    gan.train(samples, epoch=20, batch_size=2**12, step_per=8, callbacks=[stop])
+    assert len(gan.train_status["gen_loss"]) == 1
+
+
 def test_a_learning_rate_scheduler_sets_the_generators_rate_in_mid_training():
     gan, diary = small_gan(), Diary()
     schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.0 if epoch > 1 else rate)
@@ -414,6 +471,39 @@ def test_a_training_model_can_be_copied_and_pickled(shared, name, again):
     inputs = NOISE if name == "generator" else [REAL, NOISE]
     outputs = [keras.tree.flatten(one(inputs)) for one in (model, again(model))]
     np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda gan: pickle.loads(pickle.dumps(gan))])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "adam", averaging()], ids=["sgd", "adam", "averaging"]
+)
+def test_a_gan_that_was_copied_or_pickled_goes_on_as_the_first_one_would(
+    again, optimizer, tmp_path
+):
+    gan = gan_with(
+        [layers.Lambda(lambda t: 2 * t)], [layers.BatchNormalization()], optimizer, optimizer
+    )
+    gan.train(small_samples(), **TRAIN)
+    other = again(gan)
+    assert other.generator_training_model.get_layer("gan_generator") is other.generator_model
+    results = []
+    for one in (gan, other):
+        random.seed(5)
+        one.train(small_samples(), **TRAIN)
+        results.append(weights(one.generator_model, one.discriminateor_model))
+    for ours, others in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, others, atol=1e-6)  # TensorFlow may add in another order
+    assert len(gan.train_status["gen_loss"]) == len(other.train_status["gen_loss"]) == 4
+    assert not {*map(id, gan.generator_model.weights)} & {*map(id, other.generator_model.weights)}
+
+
+def test_a_gan_that_is_not_compiled_can_be_copied_too(tmp_path):
+    gan = demo_gan.GANModel(1, log_dir=tmp_path)
+    gan.add_gen_layer(layers.Dense(1))
+    other = copy.deepcopy(gan)
+    assert (other.log_dir, other.generator_training_model) == (tmp_path, None)
+    other.add_discr_layer(layers.Dense(1))
+    assert len(other.discriminateor_model.layers) == 1 > len(gan.discriminateor_model.layers)
 
 
 # -- what it refuses ----------------------------------------------------------------------
@@ -470,7 +560,14 @@ BAD_CALLS = {
     "other lengths": ({"x": NOISE[:30]}, {}, "x"),
     "nan": ({"y": np.full_like(REAL, np.nan)}, {}, "y"),
     "infinite": ({"x": NOISE * np.inf}, {}, "x"),
-    "empty": ({"x": NOISE[:0], "y": REAL[:0]}, {}, "batch_size"),
+    "empty": ({"x": NOISE[:0], "y": REAL[:0]}, {}, "x"),
+    "nothing": ({"y": None}, {}, "y"),
+    "text": ({"y": [["a"]] * 40}, {}, "y"),
+    "ragged": ({"x": [[1, 2], [3]]}, {}, "x"),
+    "masked": ({"y": np.ma.masked_greater(REAL, 1)}, {}, "y"),
+    "masked rows": ({"y": list(np.ma.masked_greater(REAL, 1))}, {}, "y"),
+    "one spike in 32 bits": ({"y": 1e8 + REAL}, {}, "y"),
+    "zero in 32 bits": ({"x": NOISE * 1e-60}, {}, "x"),
     "large batch": ({}, {"batch_size": 41}, "batch_size"),
     **{
         f"{name} {n!r}": ({}, {name: n}, name)
@@ -489,6 +586,60 @@ def test_a_bad_call_says_what_is_wrong_and_changes_nothing(shared, data, setting
     assert same(before, weights(shared.generator_training_model))
     assert random.getstate() == state
     assert shared.train_status == status
+
+
+@pytest.mark.parametrize(
+    ("samples", "key"),
+    [
+        ((NOISE, REAL), "x"),
+        ({"y": REAL}, "x"),
+        ({"x": NOISE}, "y"),
+        (None, "x"),
+        (tf.data.Dataset.from_tensor_slices({"x": NOISE, "y": REAL}), "x"),
+    ],
+    ids=["tuple", "no noise", "no samples", "nothing", "data set"],
+)
+def test_samples_that_are_no_dict_of_both_are_refused_in_one_line(shared, samples, key):
+    for use in (shared.train, lambda samples: demo_gan.Look(shared, samples)):
+        with pytest.raises(
+            ValueError, match=rf'^sample_list\["{key}"\] must .*\(n, [12]\)'
+        ) as raised:
+            use(samples)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("rows", [np.ma.array(REAL), 5 + 0 * REAL, 1e6 + REAL, REAL * 1e-6])
+def test_samples_that_training_can_see_are_not_refused(shared, rows):
+    shared.train({"x": NOISE, "y": rows}, epoch=1, batch_size=40, step_per=1)
+
+
+def dense():
+    return layers.Dense(1, activation="sigmoid", name="twice")
+
+
+TWICE = {
+    "in one network": lambda one: ([one, one], [dense()]),
+    "in both": lambda one: ([one], [one]),
+    "nested": lambda one: ([dense()], [keras.Sequential([one]), one]),
+    "nested twice": lambda one: ([dense()], [keras.Sequential([one, one])]),
+    "deeply nested": lambda one: ([keras.Sequential([keras.Sequential([one])])], [one]),
+    "wrapped": lambda one: (
+        [layers.Reshape((1, 1)), layers.TimeDistributed(one), layers.Flatten()],
+        [one],
+    ),
+    "without weights": lambda _: (2 * [layers.ReLU(name="twice")], [dense()]),
+}
+
+
+@pytest.mark.parametrize("place", TWICE)
+def test_a_layer_that_is_used_twice_is_refused_by_name_when_it_is_compiled(place):
+    gan = demo_gan.GANModel(1)
+    for add, network in zip((gan.add_gen_layer, gan.add_discr_layer), TWICE[place](dense())):
+        for layer in network:
+            add(layer)
+    for compile_model in (gan.compile_generator_model, gan.compile_discriminateor_model):
+        with pytest.raises(ValueError, match="twice"):
+            compile_model()
 
 
 @pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])

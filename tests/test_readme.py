@@ -62,7 +62,9 @@ def copy(tmp_path_factory):
 def run(language, code, folder):
     command = ["sh", "-e", "-c", code]
     if language == "python":
-        command = [folder / ".venv" / "bin" / "python", "-W", "error::UserWarning", "-c", code]
+        (folder / "block.py").write_text(code)
+        python = folder / ".venv" / "bin" / "python"
+        command = [python, "-W", "error::UserWarning", "block.py"]
     environment = {**os.environ, "DISPLAY": "", "PYTHONPATH": ""}
     process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
