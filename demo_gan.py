@@ -567,7 +567,6 @@ STAGES = (1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1)  # of a run, in the strip
 FRAME_SECONDS = 0.05  # the article's pace
 MOST_FRAMES = 1000  # of an animation; they are held in memory
 SIZE, STRIP_HEIGHT = (8, 4.5), 1.7  # inches
-W1_LIMITS = (0.01, 30)  # in standard deviations of the real samples, where the axis begins
 FEW = {"nbins": 4, "steps": (1, 2, 5, 10)}  # numbers at an axis: they may be long
 
 
@@ -605,7 +604,7 @@ def wasserstein(a, b):
 
     It is the mean distance of the sorted numbers (Villani, "Optimal Transport", 2009, remark 2.19).
     """
-    return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean())
+    return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(dtype="float64"))
 
 
 def axis_limits(real):
@@ -741,7 +740,7 @@ class Picture:
         self.distance = None
         if epochs:
             distance = self.figure.add_axes((0.72, 0.12, 0.245, 0.8))
-            limits = np.array(W1_LIMITS) * (real.std(axis=0, dtype="float64").mean() or 1)
+            limits = np.array((0.01, 30)) * (real.std(axis=0, dtype="float64").mean() or 1)
             distance.set(yscale="log", xlim=(0, epochs), ylim=limits, xlabel="epoch")
             distance.set_title("Wasserstein-1 distance", fontsize="medium")
             distance.xaxis.set_major_locator(ticker.MaxNLocator(**FEW, integer=True))
@@ -784,10 +783,11 @@ class Picture:
 
 
 def stages(states):
-    """Choose from the States of a run those of the strip: at most six, the last one among them."""
-    moments = [max(n, part * states[-1].epoch) for n, part in enumerate(STAGES, start=1)]
-    nearest = [min(states, key=lambda state: abs(state.epoch - moment)) for moment in moments]
-    return list({state.epoch: state for state in nearest}.values())
+    """Choose from the States of a run those of the strip: six, or all of fewer."""
+    epochs = [state.epoch for state in states]
+    chosen = {min(epochs, key=lambda epoch: abs(epoch - part * epochs[-1])) for part in STAGES}
+    chosen.update([epoch for epoch in epochs if epoch not in chosen][: len(STAGES) - len(chosen)])
+    return [state for state in states if state.epoch in chosen]
 
 
 def draw_strip(figure, panel, states):

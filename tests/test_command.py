@@ -11,11 +11,9 @@ import pty
 import random
 import re
 import resource
-import select
 import shutil
 import signal
 import sys
-import tempfile
 import termios
 import time
 
@@ -91,6 +89,10 @@ def test_a_run_leaves_files_and_says_where_and_its_last_numbers_are_of_the_model
     for file in ("img/gan_results.png", "training.gif", "log/training.csv"):
         assert (trained / file).stat().st_size > 1000
         assert file in err
+    graphs = [plt.imread(path).shape[:2] for path in (trained / "log").glob("*.png")]
+    assert [200 < min(size) <= max(size) < 1500 for size in graphs] == [True] * (
+        2 - 2 * with_graphs(0)
+    )
     rows = list(csv.DictReader((trained / "log" / "training.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
     for row in rows:
@@ -132,9 +134,9 @@ def test_resuming_goes_on_from_the_saved_models(main, models):
 
 @pytest.mark.parametrize("level", ["INFO", "debug", "Warn", "err"])
 def test_resuming_for_no_epochs_draws_what_is_saved_at_any_log_level(level, main, models, tmp_path):
-    before = contents(models)
+    before, untouched = contents(models), models.stat().st_mtime_ns
     status, err = main("-r", "-e", 0, "-o", "picture.png", "-log_lvl", level)
-    assert status == 0
+    assert (status, models.stat().st_mtime_ns) == (0, untouched)  # it may be read-only
     assert ("INFO" in err) == (level in ("INFO", "debug"))
     assert all("demo_gan.py" in line for line in err.splitlines())
     assert contents(models) == before
@@ -163,15 +165,6 @@ def test_the_animation_has_a_frame_every_so_many_epochs_and_plays_for_ever(main)
     assert main("-e", 20, "-k", 1, "-gif", "a.gif", "-every", 6)[0] == 0
     with Image.open("a.gif") as image:
         assert (image.n_frames, image.info["loop"]) == (4, 0)  # 6, 12, 18, and the last
-
-
-@pytest.mark.tools
-def test_a_run_without_a_window_stops_to_look_some_forty_times(main):
-    main("-e", 1000, "-k", 1, "-log", "log")
-    rows = list(csv.DictReader(pathlib.Path("log/training.csv").read_text().splitlines()))
-    looks = [int(row["epoch"]) for row in rows if row["w1"] != "NA"]
-    assert 40 <= len(looks) <= 100
-    assert looks[-1] == 1000
 
 
 def test_on_another_backend_it_says_in_one_sentence_what_to_do():
@@ -347,14 +340,15 @@ def test_an_error_in_mid_training_is_one_line_and_costs_no_epoch_before_it(
     assert re.findall(r"epoch (\d+) of 20", err)[-1] in (trained, str(int(trained) - 1))
 
 
-def test_a_terminal_that_hangs_up_is_not_heard_by_a_run_under_nohup(tmp_path):
+def test_a_run_under_nohup_writes_row_by_row_and_does_not_hear_a_terminal_that_hangs_up(tmp_path):
+    file = tmp_path / "log" / "training.csv"
     ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    process = start_demo("-e", 20, "-log", "log", cwd=tmp_path, env=QUIET, **ignore)
-    wait_for((tmp_path / "log" / "training.csv").exists, process)
+    process = start_demo("-e", 2000, "-k", 1, "-log", "log", cwd=tmp_path, env=QUIET, **ignore)
+    wait_for(lambda: file.exists() and file.read_text().count("\n") > 5, process)
     process.send_signal(signal.SIGHUP)
     status, _, err = finish(process)
     assert status == with_graphs(0)
-    assert "epoch 20 of 20" in err
+    assert "epoch 2000 of 2000" in err
 
 
 # Twice, as a terminal does that is closed; a second Ctrl-C is meant to cost something.
@@ -385,17 +379,6 @@ def test_a_signal_while_it_compiles_leaves_the_old_models(models, tmp_path, seco
     assert status == with_graphs(130)
     assert "Traceback" not in err
     assert contents(models) == before
-
-
-@pytest.mark.tools
-def test_rows_can_be_followed_and_stay_when_the_program_is_killed(tmp_path):
-    file = tmp_path / "log" / "training.csv"
-    process = start_demo("-e", 10**6, "-k", 1, "-log", "log", cwd=tmp_path, env=QUIET)
-    wait_for(lambda: file.exists() and file.read_text().count("\n") > 5, process)
-    process.kill()
-    finish(process)
-    rows = list(csv.DictReader(file.read_text().splitlines()))
-    assert [int(row["epoch"]) for row in rows[:5]] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.tools
@@ -577,38 +560,7 @@ def test_a_gan_that_cannot_be_looked_at_is_trained_and_saved(main, monkeypatch):
     assert "models saved in models" in err
 
 
-def test_a_picture_has_no_history_that_ends_before_the_gan_it_shows(main, monkeypatch):
-    def fail_at_the_end(*arguments):
-        if arguments[-1] == 20:
-            raise MemoryError
-        return gan_state(*arguments)
-
-    gan_state = demo_gan.gan_state
-    monkeypatch.setattr(demo_gan, "gan_state", fail_at_the_end)
-    assert main("-e", 20, "-k", 1)[0] == 1
-    with Image.open("img/gan_results.png") as image:
-        assert image.height == 450  # no strip
-
-
-def test_a_terminal_that_cannot_be_written_is_left_out(tmp_path):
-    terminal, slave = pty.openpty()
-    process = start_demo("-e", 1500, "-k", 1, cwd=tmp_path, env=QUIET, stdout=slave)
-    os.close(slave)
-    assert select.select([terminal], [], [], 60)[0]
-    os.close(terminal)  # the window of the terminal is closed, nobody hangs up
-    status, _, err = finish(process)
-    assert status == 1
-    (line,) = re.findall("ERROR.*", err)
-    assert "progress line" in line
-    assert "models saved in models" in err
-
-
-DOTS = {
-    "none": None,
-    "fails": "#!/bin/sh\nexit 1",
-    "crashes": "#!/bin/sh\nkill -SEGV $$",
-    "is no program": "",
-}
+DOTS = {"none": None, "crashes": "#!/bin/sh\nkill -SEGV $$", "is no program": ""}
 
 
 @pytest.mark.tools
@@ -616,8 +568,7 @@ DOTS = {
 def test_graphs_that_cannot_be_drawn_are_left_out(main, dot, monkeypatch, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("sh", "cat"):
-        (tools / tool).symlink_to(shutil.which(tool))
+    (tools / "sh").symlink_to(shutil.which("sh"))
     if DOTS[dot] is not None:
         (tools / "dot").write_text(DOTS[dot])
         (tools / "dot").chmod(0o755)
@@ -690,19 +641,6 @@ def test_a_folder_that_takes_names_and_no_bytes_is_found_out_before_training(mai
     assert re.search("--output.*img/gan_results.png", err.splitlines()[-1])
 
 
-def test_models_that_are_only_drawn_may_be_where_nothing_can_be_written(main, models, monkeypatch):
-    make = tempfile.mkdtemp
-
-    def refuse(suffix=None, prefix=None, dir=None):
-        if pathlib.Path(dir or "").resolve() == models.resolve():
-            raise PermissionError(13, "Permission denied")
-        return make(suffix, prefix, dir)
-
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    assert main("-r", "-e", 0)[0] == 0
-    assert main("-r", "-e", 1)[0] == 1
-
-
 def test_while_it_trains_models_are_saved_now_and_then_also_after_a_save_that_failed(
     main, monkeypatch
 ):
@@ -761,7 +699,7 @@ def test_divergence_is_what_is_reported_and_leaves_the_models(main, models, full
     status, err = main("-r", "-e", 60, "-gif", "a.gif")
     assert status == 1
     assert sorted("diverged" in error for error in re.findall("ERROR.*", err)) == [False, True]
-    assert "stay as they are" in err
+    assert "nothing is saved, as weights are not finite" in err
     assert contents(models) == before
 
 

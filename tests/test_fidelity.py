@@ -54,20 +54,6 @@ def test_follows_the_recorded_trajectory(name, updates_for_xla, no_display, monk
     assert_follows(gan, recording)
 
 
-def test_many_epochs_in_one_compiled_call_end_where_single_ones_end():
-    _, gan, samples, settings = set_up("k20_noise4")
-    gan.train(samples, epoch=5, **settings)
-    _, single, _, _ = set_up("k20_noise4")
-    single.train(samples, epoch=5, callbacks=[keras.callbacks.Callback()], **settings)
-    for ours, theirs in zip(
-        gan.generator_training_model.get_weights(),
-        single.generator_training_model.get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
-    assert gan.train_status["dis_loss"] == pytest.approx(single.train_status["dis_loss"], abs=1e-3)
-
-
 def test_follows_the_recorded_weights_and_goes_on_when_called_again(no_display):
     recording, gan, samples, settings = set_up("k20_noise4")
     gan.train(samples, epoch=1, plot=True, **settings)

@@ -215,36 +215,23 @@ def test_an_optimizer_may_be_none_a_name_or_one_instance_for_both_models_of_two_
     assert [int(one.iterations.numpy()) for one in optimizers] == [2, 10, 0, 0]
 
 
-def test_an_optimizer_that_scales_the_loss_for_16_bit_floats_takes_the_same_steps():
-    results = []
-    sgd = keras.optimizers.SGD()
-    for optimizer in (sgd, keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())):
-        keras.utils.set_random_seed(0)
-        gan = small_gan(optimizer=optimizer)
-        gan.train(small_samples(), **TRAIN)
-        results.append(weights(gan.generator_model, gan.discriminateor_model))
-    for plain, scaled in zip(*results, strict=True):
-        np.testing.assert_allclose(plain, scaled, atol=1e-6)
-
-
 def averaging(**settings):
     return keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9, **settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_overwrite_frequency": 3}])
 @pytest.mark.parametrize("wrap", [lambda one: one, keras.optimizers.LossScaleOptimizer])
-def test_averages_are_in_place_after_training_as_after_keras_own(both_ways, settings, wrap):
+def test_averages_are_in_place_as_after_keras_own_training(both_ways, wrap):
     """With one batch and a discriminator that stays G's training model can be fitted by Keras."""
     results, samples = [], small_samples(8)
     for fit in (False, True):
         keras.utils.set_random_seed(0)
-        gan = gan_with(generator=wrap(averaging(**settings)), discriminator=still())
+        optimizer = wrap(averaging(ema_overwrite_frequency=3))
+        gan = gan_with(generator=optimizer, discriminator=still())
         for epochs in (5, 3):
             if fit:
                 model, gan.discriminateor_model.trainable = gan.generator_training_model, False
-                model.compile(
-                    wrap(averaging(**settings)) if epochs == 5 else model.optimizer, model.loss
-                )
+                if epochs == 5:
+                    model.compile(wrap(averaging(ema_overwrite_frequency=3)), model.loss)
                 model.fit(samples["x"], np.zeros((8, 1)), 8, epochs, verbose=0)
             else:
                 gan.train(samples, epochs, 8, 1)
@@ -393,13 +380,6 @@ def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
         assert same(seen, weights(gan.generator_training_model))
 
 
-def test_callbacks_are_told_also_with_plot(no_display):
-    gan, diary = small_gan(), Diary()
-    gan.train(small_samples(), 3, 8, 2, plot=True, callbacks=diary)
-    assert diary.events.count("train begins") == diary.events.count("train ends") == 1
-    assert len(diary.logs) == 3
-
-
 def test_what_a_callback_raises_ends_training(shared):
     def fail(epoch, logs):
         raise RuntimeError("enough")
@@ -464,15 +444,6 @@ def test_keras_own_callbacks_work_and_leave_a_model_that_loads(tmp_path, monkeyp
     assert same(weights(gan.generator_training_model), weights(loaded))
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-@pytest.mark.parametrize("name", ["generator", "discriminateor"])
-def test_a_training_model_can_be_copied_and_pickled(shared, name, again):
-    model = getattr(shared, f"{name}_training_model")
-    inputs = NOISE if name == "generator" else [REAL, NOISE]
-    outputs = [keras.tree.flatten(one(inputs)) for one in (model, again(model))]
-    np.testing.assert_array_equal(*outputs)
-
-
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda gan: pickle.loads(pickle.dumps(gan))])
 @pytest.mark.parametrize(
     "optimizer", ["sgd", "adam", averaging()], ids=["sgd", "adam", "averaging"]
@@ -519,22 +490,6 @@ def test_a_training_that_diverges_ends_with_an_error_and_nothing_is_saved(tmp_pa
     with pytest.raises(ValueError, match="finite"):
         gan.save_model(tmp_path / "models")
     assert not (tmp_path / "models").exists()
-
-
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_outputs_that_are_not_finite_end_training_also_while_the_losses_are(no_display):
-    """To D all that is beyond 1 is 1, so that no loss tells."""
-    gan = demo_gan.GANModel([1, 2])
-    gan.add_gen_layer(layers.Dense(1, kernel_initializer="ones"))
-    gan.add_gen_layer(layers.Rescaling(1e38))
-    gan.add_gen_layer(layers.Rescaling(1e38))
-    gan.add_discr_layer(layers.Lambda(lambda x: keras.ops.clip(x, -1, 1)))
-    gan.add_discr_layer(layers.Dense(1, activation="sigmoid"))
-    gan.compile_generator_model(still())
-    gan.compile_discriminateor_model(still())
-    with pytest.raises(FloatingPointError):
-        gan.train(small_samples(), epoch=1, batch_size=8, step_per=1)
-    assert np.isfinite(gan.train_status["gen_loss"] + gan.train_status["dis_loss"]).all()
 
 
 def test_weights_that_are_not_finite_end_training_also_while_all_else_is():
@@ -620,7 +575,6 @@ def dense():
 TWICE = {
     "in one network": lambda one: ([one, one], [dense()]),
     "in both": lambda one: ([one], [one]),
-    "nested": lambda one: ([dense()], [keras.Sequential([one]), one]),
     "nested twice": lambda one: ([dense()], [keras.Sequential([one, one])]),
     "deeply nested": lambda one: ([keras.Sequential([keras.Sequential([one])])], [one]),
     "wrapped": lambda one: (

@@ -16,15 +16,7 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
-from conftest import (
-    ROOT,
-    finish,
-    needs,
-    small_gan,
-    small_samples,
-    start,
-    virtual_display,
-)
+from conftest import ROOT, finish, needs, small_gan, small_samples, start, virtual_display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -179,26 +171,19 @@ def test_the_saved_picture_has_the_colours_in_their_places_and_w1_only_with_a_hi
         assert (tmp_path / "new" / name).read_bytes().startswith(magic)
 
 
-def test_the_saved_picture_shows_what_the_networks_say(tmp_path):
-    peaks, levels = [], []
-    for generated, judged in ((-1, 0.9), (1, 0.1)):
-        gan = constant_gan(generated, judged)
-        demo_gan.save_picture(gan, small_samples(500), tmp_path / "a.png", "title")
-        image = opened(tmp_path / "a.png")
-        peaks.append(mask(image.crop(UPPER), GREEN).sum(axis=0).argmax())
-        levels.append(mask(image.crop(LOWER), RED).sum(axis=1).argmax())
-    assert peaks[0] + 100 < peaks[1]
-    assert levels[0] + 50 < levels[1]
-
-
-def test_the_optimal_d_is_sure_of_real_samples_and_against_a_generated_hump_beside_them():
+@pytest.mark.parametrize(("generated", "judged"), [(-1, 0.9), (1, 0.1)])
+def test_the_picture_shows_what_the_networks_say_and_what_the_best_d_would_say(generated, judged):
     samples = small_samples(500)
     picture = demo_gan.Picture(samples["y"])
-    picture.set_states([state_of(constant_gan(1, 0.5), samples)])
-    (optimal,) = [line for line in picture.figure.axes[1].lines if line.get_label() == "optimal D"]
-    x, says = optimal.get_data()
-    assert np.nanmin(says[np.abs(x - 1) < 0.2]) < 0.2
-    assert np.nanmin(says[(x > -2) & (x < 0.5)]) > 0.9
+    picture.set_states([state_of(constant_gan(generated, judged), samples)])
+    lines = [line for axes in picture.figure.axes for line in axes.lines]
+    curves = {line.get_label(): line.get_data() for line in lines}
+    x, shares = curves["generated"]
+    assert abs(x[shares.argmax()] - generated) < 0.2
+    np.testing.assert_allclose(curves["D"][1], judged, rtol=1e-5)
+    x, says = curves["optimal D"]
+    assert np.nanmin(says[np.abs(x - generated) < 0.2]) < 0.2  # where samples are generated
+    assert np.nanmin(says[np.abs(x - generated / 2) < 0.2]) > 0.9  # and where they are real
 
 
 @pytest.fixture(scope="module")
@@ -218,21 +203,14 @@ def test_the_stages_of_a_run_are_spread_over_it_and_end_with_its_end(some_gan, e
         np.testing.assert_allclose(chosen, PARTS * epochs, rtol=0.1)
 
 
-def test_the_stages_of_an_interrupted_training_are_of_what_was_trained(some_gan):
-    history = looked_at(some_gan, small_samples(), 5000, Stop(at=200))
-    trained = history[-1].epoch
-    assert 200 <= trained < 300
-    chosen = epochs_of(demo_gan.stages(history))
-    np.testing.assert_allclose(chosen, PARTS * trained, rtol=0.15)
-
-
 @pytest.mark.parametrize("looks", [1, 3, 6, 9])
 def test_the_strip_of_a_saved_picture_shows_each_stage(looks, tmp_path):
     samples = small_samples(500)
     before, gan = constant_gan(-1, 0.9), constant_gan(1, 0.1)
-    history = [state_of(before, samples, epoch) for epoch in range(1, looks)]
-    history.append(state_of(gan, samples, looks))
+    history = [state_of(before, samples, 7 * look) for look in range(1, looks)]
+    history.append(state_of(gan, samples, 7 * looks))
     demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
+    assert pixels(opened(tmp_path / "a.png"), GREY, (765, 40, 776, 390)) > 0  # the axis ends there
     strip = panels(opened(tmp_path / "a.png"))
     assert len(strip) == min(6, looks)
     peaks = [mask(panel, GREEN).sum(axis=0).argmax() for panel in strip]
@@ -242,8 +220,8 @@ def test_the_strip_of_a_saved_picture_shows_each_stage(looks, tmp_path):
     assert min(pixels(panel, FILL) for panel in strip) > 100
     demo_gan.save_picture(gan, samples, tmp_path / "a.svg", "title", history)
     told = re.findall(r"<!-- (?:epoch|W1) ([\d.]+) -->", (tmp_path / "a.svg").read_text())
-    expected = [number for state in history[-6:] for number in (state.epoch, state.w1)]
-    expected[:-2:2] = range(1, min(6, looks))
+    shown = history if looks <= 6 else [history[n] for n in (0, 1, 2, 3, 4, 8)]
+    expected = [number for state in shown for number in (state.epoch, state.w1)]
     assert [float(number) for number in told] == pytest.approx(expected, 0.1)
 
 
@@ -261,27 +239,17 @@ def test_a_look_by_default_is_taken_about_fifty_times_and_early_enough_for_any_e
     assert 30 <= history[-1].epoch == len(gan.train_status["dis_loss"]) - before < 60
 
 
-def test_a_history_has_all_that_was_looked_at_and_of_very_many_an_even_choice(some_gan, tmp_path):
+def test_a_history_has_all_that_was_looked_at_and_of_very_many_an_even_choice(
+    some_gan, tmp_path, monkeypatch
+):
     views = animation(tmp_path / "a.gif")
     seen = epochs_of(looked_at(some_gan, small_samples(), 120, Stop(at=100), views=views))
     assert seen == list(range(1, 101))
-    history = looked_at(some_gan, small_samples(), 734, every=1)
-    seen = epochs_of(history)
-    assert len(seen) <= 400
-    assert (seen[0], seen[-20:]) == (1, list(range(715, 735)))
-    assert np.diff(seen).max() < 8
-    np.testing.assert_allclose(epochs_of(demo_gan.stages(history)), PARTS * 734, rtol=0.1)
-
-
-def test_a_sparse_history_spans_its_epochs_and_not_its_looks(some_gan, tmp_path):
-    samples = small_samples(500)
-    history = looked_at(some_gan, samples, 90, every=30)
-    assert epochs_of(history) == [30, 60, 90]
-    demo_gan.save_picture(some_gan, samples, tmp_path / "a.svg", "title", history)
-    texts = re.findall("<!-- (.+) -->", (tmp_path / "a.svg").read_text())
-    assert "epoch 90" in texts
-    demo_gan.save_picture(some_gan, samples, tmp_path / "a.png", "title", history)
-    assert pixels(opened(tmp_path / "a.png"), GREY, (765, 40, 776, 390)) > 0
+    monkeypatch.setattr(demo_gan, "HISTORY", 100)
+    seen = epochs_of(looked_at(some_gan, small_samples(), 180, every=1))
+    assert len(seen) == 100
+    assert (seen[0], seen[-20:]) == (1, list(range(161, 181)))
+    assert np.diff(seen).max() < 5
 
 
 def test_views_of_two_cadences_see_each_the_epochs_that_they_are_told(tmp_path):
@@ -470,19 +438,6 @@ def test_twenty_epochs_stay_as_a_trail_and_the_newest_is_the_darkest():
     assert [dark > 0 for dark in traces(22)] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
-def test_every_axis_keeps_its_labels_whatever_the_scale_of_the_data(scale):
-    picture = demo_gan.Picture(small_samples(500)["y"] * scale, epochs=10)
-    picture.figure.canvas.draw()
-    samples, decision, distance = picture.figure.axes
-    for axis in (samples.yaxis, decision.xaxis, decision.yaxis, distance.xaxis, distance.yaxis):
-        low, high = sorted(axis.get_view_interval())
-        ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-        shown = [label for at, label in ticks if low <= at <= high and label.get_text()]
-        assert len({label.get_text() for label in shown}) >= 2
-        assert all(picture.figure.bbox.containsx(label.get_window_extent().x0) for label in shown)
-
-
 def test_the_users_style_changes_no_picture_and_is_as_it_was(tmp_path, caplog):
     def drawn():
         keras.utils.set_random_seed(0)
@@ -500,15 +455,6 @@ def test_the_users_style_changes_no_picture_and_is_as_it_was(tmp_path, caplog):
         assert [a == b for a, b in zip(drawn(), expected)] == [True, True]
         assert dict.__repr__(plt.rcParams) == before
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-@pytest.mark.tools
-def test_the_graphs_of_both_models_are_drawn_at_a_size_one_can_read(trained):
-    needs("dot")
-    for name in ("gan_generator_model", "gan_discriminateor_model"):
-        image = opened(trained / "log" / f"{name}.png")
-        assert 400 < image.height < 1500
-        assert 200 < image.width < 1500
 
 
 @pytest.mark.parametrize("epochs", [20, 30])
@@ -635,40 +581,23 @@ sys.path.insert(0, sys.argv[1])
 import keras
 import matplotlib.pyplot as plt
 from conftest import small_gan, small_samples
-import demo_gan
 
-class Screenshots(keras.callbacks.Callback):
-    def take(self, moment):
-        file = f"{style}_{moment}.png"
-        subprocess.run(["import", "-window", "root", file], check=True)
-    def on_train_begin(self, logs=None):
-        self.take("opened")
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == 10:
-            self.take("later")
-
-for style in ("default", "dark_background"):
-    keras.utils.set_random_seed(0)
-    small_gan().train(small_samples(64), epoch=10, plot=True, callbacks=[Screenshots()])
-    plt.style.use("dark_background")
-    plt.rcParams.update({"font.size": 20, "font.family": "no such font"})
-    plt.rcParams["figure.facecolor"] = "none"
+plt.style.use("dark_background")
+take = ["import", "-window", "root", "opened.png"]
+screenshot = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: subprocess.run(take))
+small_gan().train(small_samples(64), epoch=2, plot=True, callbacks=screenshot)
 """
 
 
 @pytest.mark.tools
-def test_the_window_is_painted_when_it_opens_and_the_same_in_any_style(screen, tmp_path):
+def test_the_window_is_painted_when_it_opens_whatever_the_style(screen, tmp_path):
     process = start("-c", PAINTED, ROOT / "tests", cwd=tmp_path, env={"DISPLAY": screen})
     status, _, err = finish(process)
-    assert (status, "findfont" in err) == (0, False), err
-    curves = 60, 80, 500, 250  # where there is no legend
-    styles = "default", "dark_background"
-    for image in (opened(tmp_path / f"{style}_opened.png").crop(curves) for style in styles):
-        black, green, white = (pixels(image, color) for color in (BLACK, GREEN, WHITE))
-        assert 500 < black < 0.1 * white
-        assert green == 0
-    one, other = (np.asarray(opened(tmp_path / f"{style}_later.png")) for style in styles)
-    assert (one != other).any(axis=2).mean() < 0.001
+    assert status == 0, err
+    image = opened(tmp_path / "opened.png").crop((92, 80, 500, 240))  # where there is no legend
+    black, green, white = (pixels(image, color) for color in (BLACK, GREEN, WHITE))
+    assert 500 < black < 0.1 * white
+    assert green == 0
 
 
 @pytest.mark.tools
