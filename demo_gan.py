@@ -722,7 +722,7 @@ class Picture:
     @style.context("default")
     def __init__(self, real, epochs=0, figure=None):
         self.figure = FigureCanvasAgg(plt.Figure(SIZE)).figure if figure is None else figure
-        width = 0.54 if epochs else 0.855
+        width = 0.52 if epochs else 0.855
         samples = self.figure.add_axes((0.11, 0.12, width, 0.8))
         if real.shape[1] == 1:
             samples.set_position((0.11, 0.46, width, 0.46))
@@ -739,7 +739,7 @@ class Picture:
         self.title = samples.set_title(" ", loc="left", fontsize="medium", animated=True)
         self.distance = None
         if epochs:
-            distance = self.figure.add_axes((0.72, 0.12, 0.245, 0.8))
+            distance = self.figure.add_axes((0.725, 0.12, 0.24, 0.8))
             limits = np.array((0.01, 30)) * (real.std(axis=0, dtype="float64").mean() or 1)
             distance.set(yscale="log", xlim=(0, epochs), ylim=limits, xlabel="epoch")
             distance.set_title("Wasserstein-1 distance", fontsize="medium")

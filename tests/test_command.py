@@ -367,6 +367,15 @@ def test_a_signal_after_training_costs_nothing(
     Image.open(tmp_path / "img" / "gan_results.png").close()
 
 
+def test_ctrl_c_while_python_imports_says_nothing():
+    process = start("-X", "importtime", ROOT / "demo_gan.py")  # which tells what was imported
+    while "numpy" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, re.findall("Traceback|Interrupt", err)) == (130, [])
+
+
 @pytest.mark.tools
 @pytest.mark.parametrize("seconds", [0, 0.6])
 def test_a_signal_while_it_compiles_leaves_the_old_models(models, tmp_path, seconds):

@@ -27,7 +27,7 @@ import demo_gan
 
 BLACK, GREEN, RED, WHITE = (0, 0, 0), (0, 128, 0), (255, 0, 0), (255, 255, 255)
 GREY, OPTIMAL, FILL = (77, 77, 77), (153, 153, 153), (191, 191, 191)
-UPPER, LOWER, RIGHT = (92, 70, 515, 240), (92, 290, 515, 392), (570, 0, 800, 450)
+UPPER, LOWER, RIGHT = (92, 70, 500, 240), (92, 290, 500, 392), (570, 0, 800, 450)
 PANEL = (600, 110, 768, 230)  # inside of the right panel, where there is one
 PLANE = (130, 340, 180, 390)  # a corner of the plane
 PARTS = np.array([1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1])  # of a run, in the strip
