@@ -64,6 +64,11 @@ def weights(*networks):
     return [np.array(weight) for network in networks for weight in network.get_weights()]
 
 
+def contents(folder):
+    """Each file's name, and a hash that tells if anything was changed."""
+    return {path.name: hash(path.read_bytes()) for path in folder.iterdir()}
+
+
 def same(before, after):
     return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 

@@ -48,14 +48,9 @@ def redness(image, box=None):
     return rgb[:, :, 0] - rgb[:, :, 1]
 
 
-def opened(path):
+def opened(path, frame=0):
     with Image.open(path) as image:
-        return image.convert("RGB")
-
-
-def last_frame(path):
-    with Image.open(path) as image:
-        image.seek(image.n_frames - 1)
+        image.seek(frame % image.n_frames)
         return image.convert("RGB")
 
 
@@ -149,7 +144,7 @@ def test_samples_of_several_numbers_are_a_scatter_of_two_and_have_a_mean_distanc
     assert state.w1 == pytest.approx(np.mean(w1), rel=1e-5)
     history = looked_at(gan, samples, 3, views=animation(tmp_path / "a.gif"))
     demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
-    saved, frame = opened(tmp_path / "a.png"), last_frame(tmp_path / "a.gif")
+    saved, frame = opened(tmp_path / "a.png"), opened(tmp_path / "a.gif", -1)
     for image in (saved, frame, *panels(saved)):
         assert min(pixels(image, BLACK), pixels(image, GREEN)) > 50
         assert redness(image).max() < 20  # what D says of more than two numbers is nowhere
@@ -169,6 +164,10 @@ def test_the_saved_picture_has_the_colours_in_their_places_and_w1_only_with_a_hi
     for name, magic in (("b.PDF", b"%PDF"), ("c.svg", b"<?xml")):
         demo_gan.save_picture(gan, samples, tmp_path / "new" / name, "title", history)
         assert (tmp_path / "new" / name).read_bytes().startswith(magic)
+    told = re.findall("<!-- (.*) -->", (tmp_path / "new" / "c.svg").read_text())
+    assert {"title", "real", "generated", "D", "optimal D", "epoch", "share of samples"} <= set(
+        told
+    )
 
 
 @pytest.mark.parametrize(("generated", "judged"), [(-1, 0.9), (1, 0.1)])
@@ -207,8 +206,7 @@ def test_the_stages_of_a_run_are_spread_over_it_and_end_with_its_end(some_gan, e
 def test_the_strip_of_a_saved_picture_shows_each_stage(looks, tmp_path):
     samples = small_samples(500)
     before, gan = constant_gan(-1, 0.9), constant_gan(1, 0.1)
-    history = [state_of(before, samples, 7 * look) for look in range(1, looks)]
-    history.append(state_of(gan, samples, 7 * looks))
+    history = [state_of(before, samples, 7 * look) for look in range(1, looks + 1)]
     demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
     assert pixels(opened(tmp_path / "a.png"), GREY, (765, 40, 776, 390)) > 0  # the axis ends there
     strip = panels(opened(tmp_path / "a.png"))
@@ -220,6 +218,7 @@ def test_the_strip_of_a_saved_picture_shows_each_stage(looks, tmp_path):
     assert min(pixels(panel, FILL) for panel in strip) > 100
     demo_gan.save_picture(gan, samples, tmp_path / "a.svg", "title", history)
     told = re.findall(r"<!-- (?:epoch|W1) ([\d.]+) -->", (tmp_path / "a.svg").read_text())
+    history[-1] = state_of(gan, samples, 7 * looks)  # as it is now, and not when looked at last
     shown = history if looks <= 6 else [history[n] for n in (0, 1, 2, 3, 4, 8)]
     expected = [number for state in shown for number in (state.epoch, state.w1)]
     assert [float(number) for number in told] == pytest.approx(expected, 0.1)
@@ -265,15 +264,26 @@ def test_views_of_two_cadences_see_each_the_epochs_that_they_are_told(tmp_path):
         assert w1 == pytest.approx(everything[epoch], rel=1e-4)
 
 
+def test_a_view_that_has_left_wants_no_more_looks(some_gan):
+    def leaves(look):
+        for _ in range(3):
+            yield 1
+
+    history = looked_at(some_gan, small_samples(), 9, every=0, views={"it": leaves})
+    assert epochs_of(history) == [1, 2, 3]
+
+
 def test_a_look_that_failed_sees_again_in_the_next_training(some_gan, monkeypatch, caplog):
     def fail(*arguments):
         raise MemoryError
 
     look = demo_gan.Look(some_gan, small_samples(), every=1)
     with monkeypatch.context() as patch:
-        patch.setattr(np, "quantile", fail)
-        some_gan.train(small_samples(), 3, 8, 1, callbacks=look)
-    assert (look.history, len(caplog.records)) == ([], 1)
+        later = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: patch.setattr(np, "quantile", fail)
+        )
+        some_gan.train(small_samples(), 3, 8, 1, callbacks=[look, later])
+    assert (look.history, len(caplog.records)) == ([], 1)  # of a half one no picture ends right
     some_gan.train(small_samples(), 3, 8, 1, callbacks=look)
     assert epochs_of(look.history) == [1, 2, 3]
 
@@ -290,7 +300,7 @@ def test_the_plane_behind_samples_of_two_numbers_is_as_red_as_d_is_sure(judged, 
     change = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: set_judgement(gan, judged))
     history = looked_at(gan, samples, 2, change, views=animation(tmp_path / "a.gif"))
     demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
-    saved, frame = opened(tmp_path / "a.png"), last_frame(tmp_path / "a.gif").resize((800, 450))
+    saved, frame = opened(tmp_path / "a.png"), opened(tmp_path / "a.gif", -1).resize((800, 450))
     for image in (saved.crop(PLANE), frame.crop(PLANE), panels(saved)[-1]):
         shade = np.median(np.asarray(image).reshape(-1, 3), axis=0)
         np.testing.assert_allclose(shade, expected, atol=16)  # an animation has 16 shades
@@ -318,9 +328,8 @@ def test_one_outlier_leaves_the_axes_as_they_are_without_it(signal_dim):
     pictures = [demo_gan.Picture(real)]
     real[0] = 1e6
     pictures.append(demo_gan.Picture(real))
-    limits = [
-        [*axes.get_xlim(), *axes.get_ylim()] for axes, *_ in (p.figure.axes for p in pictures)
-    ]
+    axes = [picture.figure.axes[0] for picture in pictures]
+    limits = [[*one.get_xlim(), *one.get_ylim()] for one in axes]
     np.testing.assert_allclose(*limits, rtol=0.1, atol=0.1)
     shown = np.asarray(inside(pictures[1]).convert("L")) < 150
     assert shown.any(axis=0).sum() > 10 * shown.shape[1] / demo_gan.BINS
@@ -333,6 +342,30 @@ def test_the_axis_of_w1_begins_with_the_spread_of_the_data_wherever_they_are():
     here, there, large = [picture.figure.axes[-1].get_ylim() for picture in pictures]
     np.testing.assert_allclose(here, there)
     np.testing.assert_allclose(np.multiply(here, 1000), large)
+
+
+@pytest.mark.parametrize(("size", "w1"), [((8, 4.5), 1), ((6, 4), 1), ((8, 4.5), 2480)])
+def test_a_picture_that_moves_is_resized_or_opens_its_axis_is_drawn_as_a_new_one(size, w1):
+    samples = small_samples()
+    old, new = (demo_gan.Picture(samples["y"], epochs=2) for _ in range(2))
+    states = [state_of(constant_gan(n, 0.1 + n / 2), samples, 1 + n) for n in (0, 1)]
+    old.set_states(states[:1])
+    old.image()
+    for picture in (old, new):
+        picture.figure.set_size_inches(size)
+        picture.set_states([states[0], states[1]._replace(w1=w1)])
+    assert np.array_equal(old.image(), new.image())
+
+
+@pytest.mark.parametrize("factor", [1.05, 1 / 1.05])
+def test_the_axis_of_w1_opens_now_and_then_and_not_at_every_frame(factor):
+    samples, states, limits = small_samples(), [], set()
+    picture, state = demo_gan.Picture(samples["y"], 300), state_of(constant_gan(0, 0.9), samples)
+    for epoch in range(1, 301):
+        states.append(state._replace(epoch=epoch, w1=factor**epoch))
+        picture.set_states(states)
+        limits.add(picture.figure.axes[-1].get_ylim())
+    assert 3 < len(limits) < 20
 
 
 def drawn_texts(figure):
@@ -396,7 +429,7 @@ def test_samples_that_are_all_the_same_have_a_picture_too(signal_dim, tmp_path, 
     history = looked_at(gan, samples, 2, views=animation(tmp_path / "a.gif"))
     demo_gan.save_picture(gan, samples, tmp_path / "a.png", "title", history)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-    for image in (opened(tmp_path / "a.png"), last_frame(tmp_path / "a.gif")):
+    for image in (opened(tmp_path / "a.png"), opened(tmp_path / "a.gif", -1)):
         assert pixels(image, BLACK) > 100
 
 

@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, finish, same, small_samples, start, weights
+from conftest import DATA, contents, finish, same, small_samples, start, weights
 from keras import layers
 
 import demo_gan
@@ -202,16 +202,10 @@ def test_of_a_crafted_file_the_weights_are_read_and_nothing_acts(
         opened.attrs["model_config"] = json.dumps(ATTACKS[attack](config, marker))
     gan.load_model(saved)
     assert same(weights(*networks(gan)), weights(*networks(source[0])))
-    with pytest.raises(ValueError, match="layers"):
-        demo_gan.GANModel([1, 4]).load_model(saved)
     assert not marker.exists()
 
 
 # -- saving never damages what was there --------------------------------------------------
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 
 
 def test_saving_makes_the_folder_leaves_the_two_files_alone_in_it_and_logs_nothing(
@@ -250,9 +244,9 @@ def test_no_symbolic_link_is_followed(gan, tmp_path):
 
 
 def test_hdf5_is_kept_from_a_folder_without_room_where_it_would_crash(gan, saved, monkeypatch):
-    """HDF5 ends the process with a few kB left, so the room is said to be gone, and is not."""
+    """HDF5 ends the process when it is full, so the room is said to be too small, and is not."""
     usage, written, before = shutil.disk_usage, [], contents(saved)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(place)._replace(free=8000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(place)._replace(free=2**20))
     monkeypatch.setattr(keras.Sequential, "save", lambda *arguments: written.append(arguments))
     with pytest.raises(OSError, match=r"gan_generator.h5.*room"):
         gan.save_model(saved)
@@ -294,9 +288,9 @@ def test_ctrl_c_while_it_loads_leaves_the_gan_as_it_was(gan, saved, monkeypatch)
 
 
 SAVED_AND_KILLED = """
-import os, pathlib, random, signal, time
+import os, pathlib, random, shutil, signal, time
 import demo_gan
-gan, pairs = demo_gan.make_gan(), 0
+gan, models = demo_gan.make_gan(), pathlib.Path("models")
 networks = gan.generator_model, gan.discriminateor_model
 gan.save_model("models")
 for attempt in range(20):
@@ -314,16 +308,16 @@ for attempt in range(20):
     os.waitpid(child, 0)
     gan.load_model("models")
     first, second = (round(float(network.weights[-1][0])) for network in networks)
-    pairs += first == second
-assert pairs >= 19, pairs  # nothing puts two files in place at once
-left = [path.name for path in pathlib.Path("models").iterdir() if path.suffix != ".h5"]
-assert all(name.startswith(".gan_unfinished_") for name in left), left
+    left = [path for path in models.iterdir() if path.suffix != ".h5"]
+    assert all(path.name.startswith(".gan_unfinished_") for path in left), left
+    if first != second:  # nothing puts two files in place at once, but both were whole before
+        networks[1].load_weights(left[0] / "gan_discriminateor.h5")
+        assert first == round(float(networks[1].weights[-1][0]))
+    for path in left:
+        shutil.rmtree(path)
 """
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="needs a process that is killed again and again"
-)
 def test_killed_at_any_moment_two_files_of_one_save_are_left_and_nothing_elsewhere(tmp_path):
     (tmp_path / "temporary").mkdir()
     environment = {"TMPDIR": str(tmp_path / "temporary")}
