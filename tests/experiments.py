@@ -83,11 +83,7 @@ RECORDED = pathlib.Path(__file__).parent / "data" / "statistics.json"
 
 
 def recordings(path=RECORDED):
-    """Results from a file, by `(step_per, noise_dim)`, as `run` returns them.
-
-    Args:
-        path: the .json file. Default: what the article's own program gave.
-    """
+    """What `run` returned, by `(step_per, noise_dim)`; by default of the article's own program."""
     return {
         tuple(int(setting.split("=")[1]) for setting in name.split()): (
             np.array(recorded["w1_every_20_epochs"]),
@@ -98,11 +94,7 @@ def recordings(path=RECORDED):
 
 
 def print_table(results):
-    """Print the article's experiments in Markdown: each number is the median over the seeds.
-
-    Args:
-        results: what `run` returned, by `(step_per, noise_dim)`.
-    """
+    """Print the article's experiments in Markdown: each number is the median over the seeds."""
 
     def text(w1):
         return f"{w1:.3f}" if w1 < 1 else f"{w1:.2f}" if w1 < 10 else f"{w1:.0f}"
@@ -123,12 +115,7 @@ def print_table(results):
 
 
 def draw(results, path):
-    """Draw W1 over the epochs: one panel for K, one for the noise dimension.
-
-    Args:
-        results: what `run` returned, by `(step_per, noise_dim)`.
-        path: the picture file.
-    """
+    """Draw W1 over the epochs: one panel for K, one for the noise dimension."""
     figure = Figure((8.3, 4.3), dpi=200, layout="constrained")
     figure.suptitle(
         "Wasserstein-1 distance of the generated samples from N(0, 1): "

@@ -387,15 +387,16 @@ def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
         assert same(seen, weights(gan.generator_training_model))
 
 
-def test_what_a_callback_raises_ends_training(shared):
-    def fail(epoch, logs):
+@pytest.mark.parametrize("when", ["on_train_begin", "on_epoch_end"])
+def test_what_a_callback_raises_ends_training(shared, when):
+    def fail(*arguments, **logs):
         raise RuntimeError("enough")
 
     start, diary = len(shared.train_status["gen_loss"]), Diary()
-    fails = keras.callbacks.LambdaCallback(on_epoch_end=fail)
+    fails = keras.callbacks.LambdaCallback(**{when: fail})
     with pytest.raises(RuntimeError, match="enough"):
         shared.train(small_samples(), 5, 8, 1, callbacks=[diary, fails])
-    assert len(shared.train_status["gen_loss"]) == start + 1
+    assert len(shared.train_status["gen_loss"]) == start + (when == "on_epoch_end")
     assert diary.events[-1] == "train ends"
 
 
@@ -485,6 +486,7 @@ def test_a_training_that_diverges_ends_with_an_error_and_nothing_is_saved(tmp_pa
     with pytest.raises(FloatingPointError):
         gan.train(small_samples(), epoch=1000, batch_size=8, step_per=1, callbacks=diary)
     assert len(gan.train_status["gen_loss"]) < 100
+    assert all(np.isfinite(weight).all() for seen in diary.seen for weight in seen)
     assert diary.events[-1] == "train ends"
     with pytest.raises(ValueError, match="finite"):
         gan.save_model(tmp_path / "models")
@@ -511,9 +513,10 @@ NOISE, REAL = small_samples().values()
 BAD_CALLS = {
     "one dimension": ({"y": REAL[:, 0]}, {}, "y"),
     "wrong width": ({"x": REAL}, {}, "x"),
-    "other lengths": ({"x": NOISE[:30]}, {}, "x"),
+    "less noise": ({"x": NOISE[:30]}, {}, "x"),
+    "more noise": ({"y": REAL[:30]}, {}, "x"),
     "nan": ({"y": np.full_like(REAL, np.nan)}, {}, "y"),
-    "infinite": ({"x": NOISE * np.inf}, {}, "x"),
+    "infinite in 32 bits": ({"x": NOISE * 1e39}, {}, "x"),
     "empty": ({"x": NOISE[:0], "y": REAL[:0]}, {}, "x"),
     "nothing": ({"y": None}, {}, "y"),
     "text": ({"y": [["a"]] * 40}, {}, "y"),
@@ -531,6 +534,7 @@ BAD_CALLS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize(("data", "settings", "named"), BAD_CALLS.values(), ids=BAD_CALLS)
 def test_a_bad_call_says_what_is_wrong_and_changes_nothing(shared, data, settings, named):
     state, before = random.getstate(), weights(shared.generator_training_model)
@@ -614,13 +618,16 @@ def test_rows_that_do_not_fill_a_batch_are_left_out(shared):
     assert same(*results)
 
 
-def test_a_gan_that_is_not_complete_says_what_is_missing():
+def test_a_gan_that_is_not_complete_says_what_is_missing(tmp_path):
     gan = demo_gan.GANModel([2, 3])
     samples = small_samples(noise_dim=3, signal_dim=2)
     for add, name in (gan.add_gen_layer, "generator"), (gan.add_discr_layer, "discriminateor"):
         for compile_it in (gan.compile_generator_model, gan.compile_discriminateor_model):
             with pytest.raises(ValueError, match=f"{name}.*layers"):
                 compile_it()
+        for keep_it in (gan.load_model, gan.save_model):
+            with pytest.raises(ValueError, match=f"{name}.*layers"):
+                keep_it(tmp_path)
         add(layers.Dense(7))
         with pytest.raises(ValueError, match=f"{name}.*7"):
             gan.compile_generator_model()
@@ -630,9 +637,11 @@ def test_a_gan_that_is_not_complete_says_what_is_missing():
     gan.compile_generator_model()
     with pytest.raises(ValueError, match="compile"):
         gan.train(samples, **TRAIN)
+    compile_both = gan.compile_generator_model, gan.compile_discriminateor_model
     for add, width in ((gan.add_discr_layer, 1), (gan.add_gen_layer, 2)):
-        gan.compile_generator_model()
-        gan.compile_discriminateor_model()
-        add(layers.Dense(width))
-        with pytest.raises(ValueError, match="compile"):
-            gan.train(samples, **TRAIN)
+        for compile_one in compile_both:
+            compile_both[0](), compile_both[1]()
+            add(layers.Dense(width))
+            compile_one()
+            with pytest.raises(ValueError, match="compile"):
+                gan.train(samples, **TRAIN)

@@ -116,13 +116,6 @@ def test_a_gan_of_any_layers_loads_what_it_saved_before_it_is_compiled(tmp_path)
     assert not same(weights(*networks(gan)), weights(*networks(other)))
 
 
-def test_a_gan_without_layers_neither_loads_nor_saves(saved):
-    gan = demo_gan.GANModel([1, 4])
-    for refused in (gan.load_model, gan.save_model):
-        with pytest.raises(ValueError, match="layers"):
-            refused(saved)
-
-
 # -- files that are not right -------------------------------------------------------------
 
 
@@ -264,7 +257,7 @@ def test_a_save_that_fails_with_its_second_file_leaves_both_old_ones(
     def fail_the_second_time(*arguments):
         called.append(arguments)
         if len(called) == 2:
-            raise OSError(28, "No space left on device")
+            raise RuntimeError("No space left on device")  # as h5py does
         return work(*arguments)
 
     monkeypatch.setattr(owner, function, fail_the_second_time)
