@@ -54,16 +54,9 @@ def start_afresh(gan, seed):
 
 
 def run(step_per, noise_dim, seeds):
-    """Train the demo's GAN once per seed.
+    """Train the demo's GAN once per seed, with K = `step_per`.
 
-    Args:
-        step_per: updates of the discriminator per epoch, the article's K.
-        noise_dim: size of the noise.
-        seeds: iterable of ints.
-
-    Returns:
-        W1, `(seeds, EPOCHS / EVERY)`, and D's mean output on the samples in the end,
-        `(seeds,)`.
+    Returns W1, `(seeds, EPOCHS / EVERY)`, and D's mean output on the last samples, `(seeds,)`.
     """
     gan = demo_gan.make_gan(noise_dim)
     w1, dis_mean = [], []
@@ -125,10 +118,8 @@ def draw(results, path):
     left, right = figure.subplots(1, 2)
     left.set_title("K, with noise_dim = 4", fontsize="medium")
     right.set_title("noise_dim, with K = 20", fontsize="medium")
-    curves = [(left, f"K = {k}", color, results[k, 4]) for k, color in STEPS_PER.items()]
-    curves += [
-        (right, f"noise_dim = {n}", color, results[20, n]) for n, color in NOISE_DIMS.items()
-    ]
+    curves = [(left, f"K = {k}", c, results[k, 4]) for k, c in STEPS_PER.items()]
+    curves += [(right, f"noise_dim = {n}", c, results[20, n]) for n, c in NOISE_DIMS.items()]
     for axes, label, color, (w1, _) in curves:
         epochs = np.arange(EVERY, EPOCHS + 1, EVERY)
         axes.plot(epochs, w1.T, color=color, linewidth=0.5, alpha=0.35)

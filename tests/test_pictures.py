@@ -254,17 +254,22 @@ def test_a_history_has_all_that_was_looked_at_and_of_very_many_an_even_choice(
     assert np.diff(seen).max() < 5
 
 
-def test_views_of_two_cadences_see_each_the_epochs_that_they_are_told(tmp_path):
-    views = {n: functools.partial(demo_gan.animation, path=tmp_path / "a", every=n) for n in (4, 6)}
-    seen = []
-    for options in ({"every": 1}, {"views": views}):
+def wants(look, every):
+    """A view that does nothing."""
+    while True:
+        yield every
+
+
+def test_what_is_seen_is_of_the_epoch_it_says_also_with_views_of_two_cadences():
+    views, seen = {n: functools.partial(wants, every=n) for n in (4, 6)}, []
+    for options in ({"every": 1}, {"views": views}, {}):
         keras.utils.set_random_seed(0)
-        history = looked_at(small_gan(), small_samples(), 24, **options)
+        history = looked_at(small_gan(), small_samples(), 200, **options)
         seen.append({state.epoch: state.w1 for state in history})
-    everything, chosen = seen
-    assert {4, 6, 8, 12, 16, 18, 20, 24} <= set(chosen) < set(everything)
-    for epoch, w1 in chosen.items():
-        assert w1 == pytest.approx(everything[epoch], rel=1e-4)
+    everything, told, chosen = seen
+    assert {*range(4, 201, 4), *range(6, 201, 6)} <= set(told) < set(everything)
+    for epoch, w1 in (*told.items(), *chosen.items()):
+        assert w1 == pytest.approx(everything[epoch], rel=1e-3)
 
 
 def test_of_more_rows_than_are_shown_those_are_that_are_spread_over_all(some_gan):
@@ -275,13 +280,20 @@ def test_of_more_rows_than_are_shown_those_are_that_are_spread_over_all(some_gan
         assert abs(rows.mean()) < 0.1
 
 
-def test_a_view_that_has_left_wants_no_more_looks(some_gan):
+def test_a_view_that_has_left_wants_no_more_looks_and_ctrl_c_is_nobodys(some_gan, caplog):
     def leaves(look):
         for _ in range(3):
             yield 1
 
-    history = looked_at(some_gan, small_samples(), 9, every=0, views={"it": leaves})
-    assert epochs_of(history) == [1, 2, 3]
+    def pressed(look):
+        yield 1
+        raise KeyboardInterrupt
+
+    views = {"it": leaves, "odd": functools.partial(wants, every=None)}
+    assert epochs_of(looked_at(some_gan, small_samples(), 9, every=0, views=views)) == [1, 2, 3]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]  # of the odd one
+    with pytest.raises(KeyboardInterrupt):
+        looked_at(some_gan, small_samples(), 9, views={"it": pressed})
 
 
 def test_a_look_that_failed_sees_again_in_the_next_training(some_gan, monkeypatch, caplog):
