@@ -291,7 +291,7 @@ def test_a_signal_before_the_first_epoch_leaves_models_and_picture(
 ):
     before = contents(models)
     come(monkeypatch, number, function)
-    status, err = main("-e", 2, "-k", 1)
+    status, err = main("-e", 2, "-k", 1, "-gif", "a.gif")
     assert status == 128 + number
     assert re.search("interrupted after 0 of 2 epochs", err)
     assert not re.search("epoch [12] of 2", err)
@@ -672,7 +672,7 @@ def test_whatever_keeps_models_from_being_saved_they_are_somewhere(
     status, err = main("-e", 2, "-k", 1)
     assert status == 1
     (rescue,) = temporary.iterdir()
-    *_, line = re.findall("ERROR.*", err)
+    _, line = re.findall("ERROR.*", err)
     assert str(rescue) in line
     assert len(loaded(rescue)) == 12
     assert contents(models) == before

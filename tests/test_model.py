@@ -204,11 +204,10 @@ def test_either_model_can_be_compiled_first_and_again(first):
     assert len(gan.train_status["gen_loss"]) == 4
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [None, "sgd", keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.5))],
-    ids=["none", "name", "instance"],
-)
+DECAY = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.5)
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd", keras.optimizers.Adam(DECAY)])
 def test_an_optimizer_may_be_none_a_name_or_one_instance_for_both_models_of_two_gans(optimizer):
     gans = [small_gan(optimizer=optimizer) for _ in range(2)]
     optimizers = [
@@ -217,6 +216,7 @@ def test_an_optimizer_may_be_none_a_name_or_one_instance_for_both_models_of_two_
         for model in (gan.generator_training_model, gan.discriminateor_training_model)
     ]
     assert len(set(map(id, optimizers))) == 4
+    assert isinstance(optimizer, str | None) or optimizers[0] is optimizer
     settings = [{**one.get_config(), "name": None} for one in optimizers]
     assert all(one == settings[0] for one in settings)
     before = weights(gans[1].generator_model)
@@ -264,6 +264,7 @@ def test_averages_of_both_networks_are_in_place_when_training_is_stopped_and_onl
     assert not any(same([a], [b]) for a, b in zip(ended, diary.seen[-1], strict=True))
     averages = [v for model in models for v in model.optimizer.variables if "average" in v.path]
     assert same(ended, [average.numpy() for average in averages])
+    assert same(ended, diary.last_seen)
 
 
 class CountsTraces(layers.Layer):
@@ -356,7 +357,7 @@ class Diary(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.events.append("train ends")
-        self.last_logs = logs
+        self.last_logs, self.last_seen = logs, weights(self.model)
 
 
 def test_callbacks_hear_of_every_epoch_and_see_what_it_left_or_every_nth():
@@ -482,10 +483,12 @@ def test_a_gan_that_is_not_compiled_can_be_copied_too(tmp_path):
 
 
 def test_a_training_that_diverges_ends_with_an_error_and_nothing_is_saved(tmp_path):
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay([20], [0.01, np.inf])
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([20], [0.01, 1e38])
     gan, diary = small_gan(optimizer=keras.optimizers.SGD(rate)), Diary()
+    look = demo_gan.Look(gan, small_samples(), every=10)
     with pytest.raises(FloatingPointError):
-        gan.train(small_samples(), epoch=1000, batch_size=8, step_per=1, callbacks=diary)
+        gan.train(small_samples(), epoch=1000, batch_size=8, step_per=1, callbacks=[diary, look])
+    assert [state.epoch for state in look.history] == [10, 20]  # and none of what is left
     assert len(gan.train_status["gen_loss"]) < 100
     assert all(np.isfinite(weight).all() for seen in diary.seen for weight in seen)
     assert diary.events[-1] == "train ends"
@@ -503,10 +506,13 @@ def test_weights_that_are_not_finite_end_training_also_while_all_else_is():
         gan.train(small_samples(), epoch=1, batch_size=8, step_per=1)
 
 
-def test_d_is_recorded_as_it_is_used_and_not_as_it_trains(no_display):
-    gan = gan_with(in_discriminator=[layers.Dropout(0.9)], generator=still(), discriminator=still())
-    gan.train(small_samples(), epoch=1, batch_size=8, plot=True)
-    used = gan.discriminateor_model(gan.train_status["gen_result"][0])
+def test_networks_are_recorded_as_they_are_used_and_not_as_they_train(no_display):
+    gan = gan_with([layers.Dropout(0.9)], [layers.Dropout(0.9)], still(), still())
+    samples = small_samples(8)
+    gan.train(samples, epoch=1, batch_size=8, plot=True)
+    generated = gan.generator_model(samples["x"])
+    np.testing.assert_allclose(gan.train_status["gen_result"][0], generated, rtol=1e-5)
+    used = gan.discriminateor_model(generated)
     np.testing.assert_allclose(gan.train_status["dis_result"][0], used, rtol=1e-5)
 
 
@@ -547,10 +553,10 @@ def test_a_bad_call_says_what_is_wrong_and_changes_nothing(shared, data, setting
     assert shared.train_status == status
 
 
-DATA_SET = tf.data.Dataset.from_tensor_slices({"x": NOISE, "y": REAL})
+NO_DICT = (NOISE, REAL), {"y": REAL}, {"x": NOISE}, None, tf.data.Dataset.range(9)
 
 
-@pytest.mark.parametrize("samples", [(NOISE, REAL), {"y": REAL}, {"x": NOISE}, None, DATA_SET])
+@pytest.mark.parametrize("samples", NO_DICT)
 def test_samples_that_are_no_dict_of_both_are_refused_in_one_line(shared, samples):
     for use in (shared.train, lambda samples: demo_gan.Look(shared, samples)):
         with pytest.raises(ValueError, match=r'^sample_list\["[xy]"\] must .*\(n, [12]\)') as error:

@@ -201,9 +201,7 @@ def test_of_a_crafted_file_the_weights_are_read_and_nothing_acts(
 # -- saving never damages what was there --------------------------------------------------
 
 
-def test_saving_makes_the_folder_leaves_the_two_files_alone_in_it_and_logs_nothing(
-    gan, tmp_path, caplog
-):
+def test_saving_makes_the_folder_leaves_two_files_in_it_and_logs_nothing(gan, tmp_path, caplog):
     gan.save_model(tmp_path / "new" / "folder")
     assert sorted(os.listdir(tmp_path / "new" / "folder")) == sorted(FILES)
     assert not caplog.records
@@ -213,9 +211,8 @@ def test_saving_makes_the_folder_leaves_the_two_files_alone_in_it_and_logs_nothi
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_what_is_not_finite_is_not_saved(gan, saved, tmp_path, network, value):
     before = contents(saved)
-    networks(gan)[network].weights[-1].assign(
-        np.full(networks(gan)[network].weights[-1].shape, value)
-    )
+    bias = networks(gan)[network].weights[-1]
+    bias.assign(np.full(bias.shape, value))
     for folder in (saved, tmp_path / "new"):
         with pytest.raises(ValueError, match="not finite"):
             gan.save_model(folder)
