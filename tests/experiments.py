@@ -134,10 +134,9 @@ def draw(results, path):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--figure", default="img/experiments.png", metavar="FILE", help="default: %(default)s"
-    )
+    shown = {"help": "default: %(default)s"}
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", **shown)
+    parser.add_argument("--figure", default="img/experiments.png", metavar="FILE", **shown)
     args = parser.parse_args(argv)
     demo_gan.UPDATES_FOR_XLA = 0  # each run is short, but one compilation serves all seeds
     experiments = dict.fromkeys([*((k, 4) for k in STEPS_PER), *((20, n) for n in NOISE_DIMS)])

@@ -21,6 +21,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
     ROOT,
     contents,
@@ -316,13 +317,14 @@ def test_an_error_in_mid_training_is_one_line_and_costs_no_epoch(main, models, m
     def fail_later(*arguments):
         drawn.append(arguments)
         if len(drawn) > 30:
-            raise MemoryError
+            raise tf.errors.ResourceExhaustedError(None, None, "")
         return draw(*arguments)
 
     monkeypatch.setattr(random, "randint", fail_later)
     status, err = main("-e", 20, "-k", 1, "-o", "a.svg", "-log_lvl", "debug")
     assert status == 1
     assert (err.count("ERROR"), err.count("in fail_later")) == (1, 1)  # where, it says for debug
+    assert "--batch_size" in re.findall("ERROR.*", err)[0]
     assert contents(models) != before
     (trained,) = re.findall(r"<!-- K = 1, (\d+) epochs", pathlib.Path("a.svg").read_text())
     assert re.findall(r"epoch (\d+) of 20", err)[-1] in (trained, str(int(trained) - 1))
@@ -659,9 +661,7 @@ def test_while_it_trains_models_are_saved_now_and_then_also_after_a_save_that_fa
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("slist"), KeyError()])
-def test_whatever_keeps_models_from_being_saved_they_are_somewhere(
-    main, models, temporary, error, monkeypatch
-):
+def test_models_that_cannot_be_saved_are_somewhere(main, models, temporary, error, monkeypatch):
     save, before = keras.Sequential.save, contents(models)
 
     def fail(network, path, **settings):
