@@ -405,7 +405,7 @@ def noise_and_real(gan, sample_list):
         wanted = f'sample_list["{key}"] must be finite numbers, (n, {width}), none of them masked'
         try:
             given = np.ma.asarray(sample_list[key], "float64")
-        except Exception as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{wanted}; got {error!r}") from error
         exact, rows = given.data, given.data.astype(keras.config.floatx())
         is_finite = np.isfinite(rows).all() and not np.ma.is_masked(given)

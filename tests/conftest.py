@@ -77,6 +77,8 @@ def same(before, after):
 def every_test_starts_from_one_seed():
     import keras
 
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
 
 

@@ -287,9 +287,7 @@ def come(monkeypatch, number, function, times=1):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("function", BEFORE)
-def test_a_signal_before_the_first_epoch_leaves_models_and_picture(
-    main, models, function, number, monkeypatch, tmp_path
-):
+def test_an_early_signal_changes_nothing(main, models, function, number, monkeypatch, tmp_path):
     before = contents(models)
     come(monkeypatch, number, function)
     status, err = main("-e", 2, "-k", 1, "-gif", "a.gif")

@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import resource
+import unittest.mock
 
 import keras
 import numpy as np
@@ -92,13 +93,17 @@ def test_losses_and_draws_are_the_documented_ones(no_display, both_ways):
     assert [type(loss) for loss in gan.train_status["dis_loss"]] == [float] * 3
 
 
-def test_results_are_kept_with_plot_only_and_samples_may_have_several_numbers(no_display):
+@pytest.mark.parametrize("floatx", ["float32", "float64"])
+def test_results_are_kept_with_plot_only_and_samples_may_have_several_numbers(floatx, no_display):
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(floatx)
     gan, samples = small_gan(noise_dim=3, signal_dim=2), small_samples(noise_dim=3, signal_dim=2)
     gan.train(samples, **TRAIN)
     assert list(gan.train_status) == ["dis_loss", "gen_loss"]
     gan.train(samples, plot=True, **TRAIN)
     assert [len(values) for values in gan.train_status.values()] == [4, 4, 2, 2]
     assert np.shape(gan.train_status["gen_result"]) == (2, 8, 2)
+    assert gan.train_status["gen_result"][0].dtype == floatx
 
 
 @pytest.mark.parametrize("phase", ["generator", "discriminator"])
@@ -563,6 +568,8 @@ def test_samples_that_are_no_dict_of_both_are_refused_in_one_line(shared, sample
         with pytest.raises(ValueError, match=r'^sample_list\["[xy]"\] must .*\(n, [12]\)') as error:
             use(samples)
         assert "\n" not in str(error.value)
+    with pytest.raises(MemoryError):  # which is not their fault
+        shared.train(unittest.mock.MagicMock(**{"__getitem__.side_effect": MemoryError}))
 
 
 @pytest.mark.parametrize("rows", [np.ma.array(REAL), 5 + 0 * REAL, 1e6 + REAL, REAL * 1e-6])

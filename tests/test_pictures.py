@@ -5,7 +5,6 @@ import functools
 import io
 import itertools
 import logging
-import math
 import re
 import select
 import subprocess
@@ -99,7 +98,7 @@ def animation(path, every=1):
 
 
 class Stop(keras.callbacks.Callback):
-    def __init__(self, at, every=math.inf):  # so it hears when all in the same call are over
+    def __init__(self, at, every=np.inf):  # so it hears when all in the same call are over
         super().__init__()
         self.at, self.sees_weights_every = at, every
 
@@ -415,9 +414,7 @@ EXTREMES = [  # the scale of the data, W1, epochs
 
 @pytest.mark.parametrize("signal_dim", [1, 2])
 @pytest.mark.parametrize(("scale", "w1", "epochs"), EXTREMES)
-def test_in_pictures_of_extremes_no_text_is_on_another_and_no_curve_outside(
-    signal_dim, scale, w1, epochs, tmp_path, monkeypatch
-):
+def test_extremes_have_pictures_to_be_read(signal_dim, scale, w1, epochs, tmp_path, monkeypatch):
     samples = small_samples(500, signal_dim=signal_dim)
     samples["y"] *= scale
     gan, figures, save = constant_gan(2480, 0.9, signal_dim), [], Figure.savefig

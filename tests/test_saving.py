@@ -186,9 +186,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_of_a_crafted_file_the_weights_are_read_and_nothing_acts(
-    gan, source, saved, file, attack, tmp_path
-):
+def test_nothing_acts_in_a_crafted_file(gan, source, saved, file, attack, tmp_path):
     marker = tmp_path / "marker.png"
     with h5py.File(saved / file, "r+") as opened:
         config = json.loads(opened.attrs["model_config"])
@@ -247,9 +245,7 @@ def test_hdf5_is_kept_from_a_folder_without_room_where_it_would_crash(gan, saved
 
 
 @pytest.mark.parametrize("function", ["save", "fsync"])
-def test_a_save_that_fails_with_its_second_file_leaves_both_old_ones(
-    gan, saved, monkeypatch, function
-):
+def test_a_save_whose_second_file_fails_leaves_both_old_ones(gan, saved, monkeypatch, function):
     before, called = contents(saved), []
     owner = {"save": keras.Sequential, "fsync": os}[function]
     work = getattr(owner, function)
