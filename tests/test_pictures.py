@@ -412,7 +412,7 @@ EXTREMES = [  # the scale of the data, W1, epochs
 ]
 
 
-@pytest.mark.parametrize("signal_dim", [1, 2])
+@pytest.mark.parametrize("signal_dim", [1, 2, 3])
 @pytest.mark.parametrize(("scale", "w1", "epochs"), EXTREMES)
 def test_extremes_have_pictures_to_be_read(signal_dim, scale, w1, epochs, tmp_path, monkeypatch):
     samples = small_samples(500, signal_dim=signal_dim)
@@ -500,9 +500,7 @@ def test_the_users_style_changes_no_picture_and_is_as_it_was(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("epochs", [20, 30])
-def test_there_is_a_frame_every_so_many_epochs_and_of_the_last_also_when_stopped(
-    epochs, tmp_path, caplog
-):
+def test_there_is_a_frame_every_so_many_epochs_and_of_the_last_done(epochs, tmp_path, caplog):
     gan, samples = small_gan(), small_samples(80)
     expected = {1: list(range(1, 21)), 8: [8, 16, 20], 50: [20]}
     paths = {n: tmp_path / "new" / f"{n}.gif" for n in expected}

@@ -193,6 +193,8 @@ def test_nothing_acts_in_a_crafted_file(gan, source, saved, file, attack, tmp_pa
         opened.attrs["model_config"] = json.dumps(ATTACKS[attack](config, marker))
     gan.load_model(saved)
     assert same(weights(*networks(gan)), weights(*networks(source[0])))
+    with pytest.raises(ValueError, match="layers"):
+        demo_gan.GANModel([1, 4]).load_model(saved)
     assert not marker.exists()
 
 
