@@ -1,13 +1,24 @@
 """A generator learns a Gaussian: the smallest GAN worth watching, in Keras.
 
 Two networks play against each other (Goodfellow et al., "Generative Adversarial Nets", 2014,
-https://arxiv.org/abs/1406.2661). The generator G turns uniform noise into samples, the
-discriminator D says how likely it is that a sample is real. D learns to tell the two apart,
-G learns to make that hard, until G's samples follow the Gaussian and D says 0.5 everywhere.
+https://arxiv.org/abs/1406.2661). The generator G turns uniform noise into samples. The
+discriminator D says how likely it is that a sample is real. D learns to tell real samples from
+generated ones, and G learns to make that hard, until G's samples follow the Gaussian and D says
+0.5 everywhere.
 
-This is a port of a published article's program for Keras 2 on TensorFlow 1, and keeps its names,
-the spelling `discriminateor` included. Sections 1 to 3 are the lesson: the losses, the GAN and its
-training, the article's networks. Files, pictures and the command line follow.
+This is a port of an article's program for Keras 2 on TensorFlow 1. It keeps the article's names,
+including the spelling `discriminateor`. What differs from the article:
+
+- Each update names the weights that it moves. Keras 2 remembered the `trainable` flags of a
+  compiled model; Keras 3 looks at them when it traces a training step (see `GANModel._update`).
+- Standard layers compute D's maximum. Keras refuses to load the article's Lambda from a file.
+- Each compiled model gets an optimizer of its own. In Keras 3 two models cannot share one.
+- Whole epochs run inside TensorFlow. Calling Python for every update takes ten times as long.
+- The models are always saved, with the state of their optimizers, so training can go on exactly.
+- The pictures show all samples. The article showed one batch, which jumps at every epoch.
+
+Sections 1 to 3 are the lesson: the losses, the GAN and its training, the article's networks. What
+`train` calls from the later sections only checks its input, compiles it, or shows its progress.
 """
 
 import argparse
@@ -20,34 +31,34 @@ import importlib.util
 import logging
 import math
 import os
-import pathlib
 import random
-import shutil
+import re
 import signal
 import sys
 import tempfile
+import threading
 import time
+import uuid
 import warnings
+from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads it when it is imported
+os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads this when it is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-_, _, plots = os.environ.get("MPLBACKEND", "").partition("module://")
-if plots and not importlib.util.find_spec(plots.split(".")[0]):
-    del os.environ["MPLBACKEND"]  # it is a notebook's, for programs that it starts elsewhere
+is_inline = "matplotlib_inline" in os.environ.get("MPLBACKEND", "")
+if is_inline and not importlib.util.find_spec("matplotlib_inline"):
+    del os.environ["MPLBACKEND"]  # a notebook set it for its own kernel
 
-try:
-    import keras
-    import matplotlib
-    import matplotlib.pyplot as plt
-    import numpy as np
-    import tensorflow as tf
-    from keras import layers, ops
-    from matplotlib import colors, style, ticker
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.collections import LineCollection
-    from PIL import Image
-except KeyboardInterrupt as interrupt:  # the program has nothing to lose yet, and nothing to say
-    raise (SystemExit(130) if __name__ == "__main__" else interrupt) from None
+import h5py
+import keras
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+from matplotlib import colors, style, ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from PIL import Image
 
 import app_logger
 
@@ -57,26 +68,29 @@ if keras.config.backend() != "tensorflow":
 # ---------------------------------------------------------------------------------------
 # 1. The losses
 #
-# D maximises mean(log D(x)) + mean(log(1 - D(G(z)))), G minimises mean(log(1 - D(G(z)))):
-# equation 1 of the paper, x being real and z noise. From here on they have the article's names:
-# real samples are y, noise is x. D's training model outputs D(y) and 1 - D(G(x)), so that one
-# loss serves both terms. There is nothing to compare the outputs with: `y_true` is ignored.
+# D maximises mean(log D(x)) + mean(log(1 - D(G(z)))) and G minimises mean(log(1 - D(G(z)))). This
+# is equation 1 of the paper, where x is real and z is noise. From here on the names are the
+# article's: real samples are y, and noise is x. D's training model outputs D(y) and 1 - D(G(x)),
+# the probabilities that D gives to the truth, so one loss serves both terms. There is nothing to
+# compare an output with, so the losses ignore `y_true`.
 
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_discriminator(y_true, y_pred):
-    """The discriminator's loss, -log p, `(batch, 1)`, p clipped from below at Keras's epsilon.
+    """Return the discriminator's loss, -log p, `(batch, 1)`.
 
     `y_pred`, `(batch, 1)`, is the probability p that D gives to the truth: D(y) or 1 - D(G(x)).
+    It is clipped from below at Keras's epsilon.
     """
     return -ops.log(ops.maximum(keras.config.epsilon(), y_pred))
 
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_generator(y_true, y_pred):
-    """The generator's saturating loss, log(1 - p), `(batch, 1)`, clipped in the same way.
+    """Return the generator's saturating loss, log(1 - p), `(batch, 1)`.
 
-    `y_pred`, `(batch, 1)`, is the probability p = D(G(x)).
+    `y_pred`, `(batch, 1)`, is the probability p = D(G(x)). The difference 1 - p is clipped from
+    below at Keras's epsilon.
     """
     return ops.log(ops.maximum(keras.config.epsilon(), 1 - y_pred))
 
@@ -84,147 +98,206 @@ def log_loss_generator(y_true, y_pred):
 # ---------------------------------------------------------------------------------------
 # 2. The GAN
 #
-# Two networks make two models to train:
+# The algorithm, with K = `step_per`:
 #
-#   the discriminator's:  real y, noise x  ->  D(y), 1 - D(G(x))     only D's weights move
-#   the generator's:      noise x          ->  D(G(x))               only G's weights move
+#     for each epoch:
+#         repeat K times:
+#             x = a random batch of noise
+#             y = a random batch of real samples
+#             update D to raise log D(y) + log(1 - D(G(x)))
+#         x = a random batch of noise
+#         update G to lower log(1 - D(G(x)))
+#         tell the callbacks the losses of the epoch
 #
-# An epoch is `step_per` updates of D, then one of G. The networks are so small that calling
-# Python for every update would cost ten times the arithmetic: a call of TensorFlow runs many
-# epochs. A BatchNormalization works as in training in both phases: it normalizes by the batch,
-# and its moving averages follow, also in the network whose weights stay.
+# This loop does not run in Python. The networks are so small that calling TensorFlow for every
+# update would take ten times as long as the arithmetic, so one call runs many epochs. Keras's
+# `fit(steps_per_execution=...)` cannot do that here: it would draw its batches in another order
+# than the article, and its callbacks would hear of the last epoch of each call only.
 
-# A call runs so many epochs and rows of noise, at most: Ctrl-C, and a callback that wants to stop
-# the training, are heard between two calls, which should be a fraction of a second.
-EPOCHS_PER_CALL, ROWS_PER_CALL = 50, 2**15
-UPDATES_FOR_XLA = 10_000  # of D; from there on XLA makes up for its second of compiling
+# Limits of one call into TensorFlow. Ctrl-C and `stop_training` take effect only between calls, so
+# a call should last a fraction of a second.
+EPOCHS_PER_CALL = 50
+ROWS_PER_CALL = 2**15  # rows of noise that D's updates take
+UPDATES_FOR_XLA = 10_000  # updates of D from which XLA pays off; compiling takes it about a second
 
 
 class GANModel:
     """A GAN made of two lists of Keras layers.
 
     Args:
-        input_dim: `[signal_dim, noise_dim]`, sizes of a sample and its noise, or one for both.
-        log_dir: folder for graphs of the models that train. Default: None, no graphs.
+        input_dim: `[signal_dim, noise_dim]`, the sizes of a sample and of its noise. One int stands
+            for both.
+        log_dir: folder for pictures of the two training models. Default: None, no pictures.
 
     Attributes:
         generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
-        discriminateor_model: D, `(batch, signal_dim)` to a probability, `(batch, 1)`.
-        generator_training_model, discriminateor_training_model: the compiled models.
-        train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"` (the mean of
-            its updates) and `"gen_loss"`; with `plot=True` also the generated batch to
-            `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
+        discriminateor_model: D as a Keras model, `(batch, signal_dim)` to `(batch, 1)`.
+        generator_training_model: the compiled model that trains G, None before it is compiled. Its
+            Keras name is the article's, `gan_generator_model`.
+        discriminateor_training_model: the same for D, by the name `gan_discriminateor_model`.
+        train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
+            its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
+            batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
     """
 
     def __init__(self, input_dim, log_dir=None):
-        self.signal_dim, self.noise_dim = input_dim if np.iterable(input_dim) else [input_dim] * 2
+        if not np.iterable(input_dim):
+            input_dim = [input_dim, input_dim]
+        self.signal_dim, self.noise_dim = input_dim
         self.log_dir = log_dir
-        noise, real = keras.Input((self.noise_dim,)), keras.Input((self.signal_dim,))
+        noise = keras.Input((self.noise_dim,))
+        real = keras.Input((self.signal_dim,))
         self.generator_model = keras.Sequential([noise], name="gan_generator")
         self.discriminateor_model = keras.Sequential([real], name="gan_discriminateor")
         self.generator_training_model = self.discriminateor_training_model = None
         self.train_status = collections.defaultdict(list)
+        self._traced = None  # the epochs as TensorFlow functions; the first `train` makes them
+        self._loaded_slots = {}  # optimizers' state that waits for a model to be compiled
 
     def add_gen_layer(self, layer):
-        """Append any Keras layer to the generator; the last one outputs `signal_dim` numbers."""
-        self.generator_model.add(layer)
-        self.generator_training_model = self.discriminateor_training_model = None
+        """Append any Keras layer to the generator. The last one outputs `signal_dim` numbers."""
+        self._add_layer(self.generator_model, layer)
 
     def add_discr_layer(self, layer):
-        """Append any Keras layer to the discriminator; the last one outputs one in [0, 1]."""
-        self.discriminateor_model.add(layer)
+        """Append any Keras layer to the discriminator. The last one outputs one number."""
+        self._add_layer(self.discriminateor_model, layer)
+
+    def _add_layer(self, network, layer):
+        network.add(layer)
         self.generator_training_model = self.discriminateor_training_model = None
 
-    def compile_generator_model(self, optimizer=None):
-        """Wire and compile the model that trains the generator; again later is fine.
+    def compile_generator_model(self, optimizer=None, loss=log_loss_generator):
+        """Wire and compile the model that trains the generator. It can be compiled again.
 
         Args:
-            optimizer: Keras optimizer, or its name; one that is in use already is copied, as
-                it belongs to one set of weights. Default: a fresh Adam.
+            optimizer: Keras optimizer, or its name. An optimizer that is in use already is copied,
+                because it belongs to one set of weights. Default: a fresh Adam.
+            loss: Keras loss function of `(y_true, y_pred)`, or its name. `y_pred`, `(batch, 1)`, is
+                D(G(x)); `y_true` is all ones. Default: the article's, `log_loss_generator`.
 
-        A ValueError names a network without layers or of a wrong shape, or a layer used twice.
+        Raises:
+            ValueError: if a network has no layers, a wrong shape, a layer that is used twice, or
+                one that cannot be saved.
         """
         check_networks(self)
         x = keras.Input((self.noise_dim,), name="x")
         d_generated = self.discriminateor_model(self.generator_model(x))
         model = keras.Model(x, d_generated, name="gan_generator_model")
-        self._compile(model, self.generator_model, log_loss_generator, optimizer)
+        self._compile(model, self.generator_model, optimizer, loss)
         self.generator_training_model = model
+        draw_graph(model, self.log_dir)
 
-    def compile_discriminateor_model(self, optimizer=None):
-        """Wire and compile the model that trains the discriminator, as for the generator's."""
+    def compile_discriminateor_model(self, optimizer=None, loss=log_loss_discriminator):
+        """Wire and compile the model that trains the discriminator.
+
+        Args and errors are those of `compile_generator_model`, but `y_pred` is the probability that
+        D gives to the truth: the loss is taken of D(y) and of 1 - D(G(x)), and the two are added.
+        """
         check_networks(self)
         y = keras.Input((self.signal_dim,), name="y")
         x = keras.Input((self.noise_dim,), name="x")
         d_real = self.discriminateor_model(y)
         d_generated = self.discriminateor_model(self.generator_model(x))
         model = keras.Model([y, x], [d_real, 1 - d_generated], name="gan_discriminateor_model")
-        self._compile(model, self.discriminateor_model, [log_loss_discriminator] * 2, optimizer)
+        self._compile(model, self.discriminateor_model, optimizer, loss)
         self.discriminateor_training_model = model
+        draw_graph(model, self.log_dir)
 
-    def _compile(self, model, network, loss, optimizer):
-        optimizer = keras.optimizers.get("adam" if optimizer is None else optimizer)
+    def _compile(self, model, network, optimizer, loss):
+        weights = network.trainable_weights
+        optimizer = keras.optimizers.get(optimizer or "adam")
         if optimizer.built:
-            optimizer = optimizer.from_config(optimizer.get_config())
-        model.compile(optimizer, loss, jit_compile=True)  # Keras knows if XLA can do that
-        model.optimizer.build(network.trainable_weights)  # to trace it later costs a second trace
-        self._run_epochs = None
-        if self.log_dir is not None:
-            draw_graph(model, pathlib.Path(self.log_dir, f"{model.name}.png"))
+            optimizer = optimizer_from(optimizer_recipe(optimizer, weights), weights)
+        loss = keras.losses.get(loss)
+        # With jit_compile=True Keras finds out whether XLA can compile all layers.
+        model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
+        # Build it now. Building it inside the traced function would force a second trace.
+        model.optimizer.build(weights)
+        self._traced = None
+        take_slots(self, network, model.optimizer)
 
     def _update(self, model, network, inputs):
         """Take one step of a training model's optimizer, with the weights of one network.
 
-        This is how to fix the other network. The article set `trainable = False` on it before
-        compiling, which Keras 2 remembered. Keras 3 looks when it traces a step, and finds what
-        was set last: D's phase. Translated literally, D is trained in both phases, in G's to take
-        generated samples for real ones; G never moves, and nothing says so.
+        Naming the weights is what keeps the other network as it is. The article set
+        `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
+        the flags when it traces a step, and finds those that were set last, for D's phase.
+        Translated literally, both phases train D, and G's phase trains it to take generated samples
+        for real ones. G never moves, and nothing warns.
+
+        Returns the loss, and how far D's outputs lie outside of 0 to 1.
         """
+        outside = 0
         with tf.GradientTape() as tape:
             outputs = model(inputs, training=True)
-            loss = model.compute_loss(y=outputs, y_pred=outputs)  # which ignores y
-            scaled = model.optimizer.scale_loss(loss)  # another only with float16
+            # The weight penalties are those of this network alone.
+            loss = ops.cast(sum(network.losses), keras.config.floatx())
+            for loss_function, output in zip(model.loss, keras.tree.flatten(outputs)):
+                output = ops.cast(output, loss.dtype)
+                loss += ops.mean(loss_function(ops.ones_like(output), output))
+                outside += ops.mean(ops.relu(ops.abs(output - 0.5) - 0.5))
+            scaled = model.optimizer.scale_loss(loss)  # float16 needs a scale, others leave it
         weights = network.trainable_weights
         model.optimizer.apply(tape.gradient(scaled, weights), weights)
-        return loss
+        return ops.stack([loss, outside])
 
-    def _epochs(self, noise, real, dis_draws, gen_draws, count):
-        """Run `count` epochs, in loops of TensorFlow's: their bodies are functions.
+    def _run_epochs(self, noise, real, draws, count):
+        """Run `count` epochs. The loops run inside TensorFlow, so their bodies are functions.
 
-        `noise` and `real` are `(batch_count, batch_size, width)`. Row i of the draws names the
-        batches of epoch i: `dis_draws`, `(rows, step_per, 2)`, one of noise and one of real
-        samples for each update of D; `gen_draws`, `(rows,)`, one of noise for G's; rows from
-        `count` on are spare. Returns the losses, `(rows, 2)`, the last generated batch, D's output.
+        BatchNormalization layers run in training mode in both phases: they normalize by the batch
+        and update their moving averages, even in the network that is not being trained.
+
+        Args:
+            noise: all noise, `(batch_count, batch_size, noise_dim)`.
+            real: all real samples, `(batch_count, batch_size, signal_dim)`.
+            draws: the batches that each epoch takes, `(rows, 2 * step_per + 1)`, int32: one of
+                noise and one of real samples for each update of D, then one of noise for G's.
+            count: number of epochs, at most `rows`. The other rows are not used.
+
+        Returns:
+            For each epoch D's loss, G's loss, and how far D's outputs lie outside of 0 to 1,
+            `(rows, 3)`; the last generated batch, `(batch_size, signal_dim)`; D's output on it,
+            `(batch_size, 1)`.
         """
-        step_per, d_training = ops.shape(dis_draws)[1], self.discriminateor_training_model
+        step_per = ops.shape(draws)[1] // 2
 
-        def one_epoch(epoch, losses):
-            draws = tf.gather(dis_draws, epoch)
+        def take(batches, epoch, draw):
+            # XLA would compile batches[i] anew for every i.
+            return tf.gather(batches, tf.gather(tf.gather(draws, epoch), draw))
 
+        def run_epoch(epoch, losses):
             def update_discriminator(step, total):
-                draw = tf.gather(draws, step)
-                # XLA would compile anew at every call for noise[draw[0]].
-                x, y = tf.gather(noise, draw[0]), tf.gather(real, draw[1])
-                return total + self._update(d_training, self.discriminateor_model, [y, x])
+                inputs = [take(real, epoch, 2 * step + 1), take(noise, epoch, 2 * step)]
+                model = self.discriminateor_training_model
+                return total + self._update(model, self.discriminateor_model, inputs)
 
-            total = ops.fori_loop(0, step_per, update_discriminator, tf.zeros((), noise.dtype))
-            x = tf.gather(noise, tf.gather(gen_draws, epoch))
-            gen_loss = self._update(self.generator_training_model, self.generator_model, x)
-            both = [total / tf.cast(step_per, total.dtype), gen_loss]
-            return epoch + 1, tf.tensor_scatter_nd_update(losses, [[epoch]], [both])
+            total = ops.fori_loop(0, step_per, update_discriminator, tf.zeros(2, noise.dtype))
+            x = take(noise, epoch, 2 * step_per)
+            of_gen = self._update(self.generator_training_model, self.generator_model, x)
+            of_dis = total / tf.cast(step_per, total.dtype)
+            row = [of_dis[0], of_gen[0], of_dis[1] + of_gen[1]]
+            return epoch + 1, tf.tensor_scatter_nd_update(losses, [[epoch]], [row])
 
-        losses = tf.zeros((ops.shape(gen_draws)[0], 2), noise.dtype)
-        _, losses = ops.while_loop(lambda epoch, _: epoch < count, one_epoch, (0, losses))
-        x = tf.gather(noise, tf.gather(gen_draws, count - 1))
-        generated = self.generator_model(x, training=False)
+        losses = tf.zeros((ops.shape(draws)[0], 3), noise.dtype)
+        _, losses = ops.while_loop(lambda epoch, _: epoch < count, run_epoch, (0, losses))
+        generated = self.generator_model(take(noise, count - 1, 2 * step_per), training=False)
         return losses, generated, self.discriminateor_model(generated, training=False)
 
-    def train(self, sample_list, epoch=3, batch_size=32, step_per=10, plot=False, callbacks=None):
-        """Train both networks; calling it again goes on training.
+    def train(
+        self,
+        sample_list,
+        epoch=3,
+        batch_size=32,
+        step_per=10,
+        plot=False,
+        callbacks=None,
+        verbose=0,
+    ):
+        """Train both networks. Calling it again goes on training.
 
-        Batch i is rows i * batch_size to (i + 1) * batch_size - 1; rows that do not fill a batch
+        Batch i is rows i * batch_size to (i + 1) * batch_size - 1. Rows that do not fill a batch
         are left out. Python's `random` draws the batches of an epoch: for each update of D one of
-        noise, then one of real samples, and at last one of noise for G.
+        noise, then one of real samples, and last one of noise for G.
 
         Args:
             sample_list: `{"x": noise (n, noise_dim), "y": real samples (n, signal_dim)}`.
@@ -232,87 +305,101 @@ class GANModel:
             batch_size: rows of a batch. Default: 32.
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
             plot: whether to keep each epoch's generated batch in `train_status`, and to show
-                training in a window or notebook if there is one. Default: False.
-            callbacks: Keras callback, or list of them. All hear of every epoch, with `dis_loss`
-                and `gen_loss` in `logs`, and see the networks as the epoch left them. One with an
-                attribute `sees_weights_every = N` does so after every N-th epoch, and is faster:
-                the epochs up to there run in one call. Their `model` is the generator's training
-                model; D's learning rate is `discriminateor_training_model.optimizer.learning_rate`.
+                training in a window or a notebook's cell. Default: False.
+            callbacks: Keras callback, or list of them. They hear of every epoch, with `dis_loss`
+                and `gen_loss` in `logs`. A callback that reads the weights only after every N-th
+                epoch can say so with an attribute `sees_weights_every = N`, or `math.inf`. Training
+                is then faster, because the epochs in between run in one call. Their `model` is
+                `generator_training_model`, which has the weights of both networks.
+            verbose: 1 shows a progress line. Default: 0.
 
         Raises:
-            ValueError: before anything has changed, if a number, the samples or a model is wrong.
+            ValueError: before anything has changed, if an argument is wrong or a model is not
+                compiled; later, if D's output leaves 0 to 1 under the article's losses.
             FloatingPointError: when a loss, an output or a weight is not finite any more.
         """
-        generator, discriminator = self.generator_training_model, self.discriminateor_training_model
-        if generator is None or discriminator is None:
-            raise ValueError("compile both models before train()")
-        sizes = {"epoch": epoch, "batch_size": batch_size, "step_per": step_per}
-        epoch, batch_size, step_per = (whole_number(*size) for size in sizes.items())
+        epochs = whole_number("epoch", epoch)
+        batch_size = whole_number("batch_size", batch_size)
+        step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
+        watchers = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
+        run_epochs = traced_epochs(self, epochs * step_per)
+        rows = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         if plot:
-            live = Look(self, sample_list, every=0, views={"the live picture": live_picture})
-            callbacks = [live, *keras.tree.flatten(callbacks or [])]
-        if self._run_epochs is None:
-            self._run_epochs = trace(self._epochs, generator, discriminator)
-        updates = int(discriminator.optimizer.iterations) + epoch * step_per  # earlier calls count
-        can_use_xla = generator.jit_compile and discriminator.jit_compile
-        run_epochs = self._run_epochs[can_use_xla and updates >= UPDATES_FOR_XLA]
-        at_most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
-        dis_draws, gen_draws = np.zeros((at_most, step_per, 2), "int32"), np.zeros(at_most, "int32")
-        draw = functools.partial(random.randint, 0, len(noise) - 1)
-        done, logs, generator.stop_training = 0, None, False
-        watchers = keras.callbacks.CallbackList(
-            callbacks, model=generator, epochs=epoch, steps=1, verbose=1
-        )
+            rows = 1  # to keep what every epoch generated
+        draws = np.zeros((rows, 2 * step_per + 1), "int32")
+        logs = None
+        done = 0
+        watchers.model.stop_training = False
         try:
             watchers.on_train_begin()
-            while done < epoch and not generator.stop_training:
-                often = [getattr(one, "sees_weights_every", 1) for one in watchers.callbacks]
-                often += [1] * bool(plot)
-                count = min(at_most, epoch - done, *(every - done % every for every in often))
-                for i in range(count):
-                    dis_draws[i] = [(draw(), draw()) for _ in range(step_per)]  # noise, real
-                    gen_draws[i] = draw()
+            while done < epochs and not watchers.model.stop_training:
+                count = min(rows, epochs - done, epochs_until_seen(watchers.callbacks, done))
+                for row in range(count):
+                    draws[row] = [random.randint(0, len(noise) - 1) for _ in draws[row]]
+                # The first epoch of a call begins before the call, so that a callback can set the
+                # learning rate. The others have run when the callbacks hear that they begin.
                 watchers.on_epoch_begin(done)
-                losses, generated, judged = run_epochs(noise, real, dis_draws, gen_draws, count)
-                losses = losses.numpy()[:count]
+                arrays = run_epochs(noise, real, draws, count)
+                losses, generated, judged = (array.numpy() for array in arrays)
+                losses = losses[:count]
                 self.train_status["dis_loss"] += losses[:, 0].tolist()
                 self.train_status["gen_loss"] += losses[:, 1].tolist()
                 if plot:
-                    self.train_status["gen_result"].append(generated.numpy())
-                    self.train_status["dis_result"].append(judged.numpy())
-                if not all_finite([losses, generated, judged, *generator.get_weights()]):
-                    raise FloatingPointError(f"training diverged by epoch {done + count}")
-                for i, (dis_loss, gen_loss) in enumerate(losses.tolist()):
-                    if i > 0:
-                        watchers.on_epoch_begin(done + i)
+                    self.train_status["gen_result"].append(generated)
+                    self.train_status["dis_result"].append(judged)
+                check_outputs(self, done + count, losses, generated, judged)
+                for row, (dis_loss, gen_loss, _) in enumerate(losses.tolist()):
+                    if row > 0:
+                        watchers.on_epoch_begin(done + row)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
-                    watchers.on_epoch_end(done + i, logs)
+                    watchers.on_epoch_end(done + row, logs)
                 done += count
-            if done > 0:  # an optimizer that averages weights puts the averages in place, as in fit
-                networks = self.generator_model, self.discriminateor_model
-                for model, network in zip((generator, discriminator), networks):
+            if done > 0:  # optimizers that average the weights put the averages in place, as in fit
+                for network, model in self._pairs():
                     model.optimizer.finalize_variable_values(network.trainable_weights)
         finally:
             watchers.on_train_end(logs)
 
-    def save_model(self, path_dir):
-        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, when both are whole.
+    def _pairs(self):
+        """Return each network beside its training model, which is None before it is compiled."""
+        return [
+            (self.generator_model, self.generator_training_model),
+            (self.discriminateor_model, self.discriminateor_training_model),
+        ]
 
-        Raises a ValueError if there are no layers, or weights that are not finite; an OSError if
-        the files cannot be written.
+    def save_model(self, path_dir):
+        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, both or none.
+
+        Each file is a Keras model. It also holds the state of the network's optimizer: its slots
+        and its count of steps, but not its settings.
+
+        Raises:
+            ValueError: if there are no layers, or if something is not finite.
+            OSError: if the files cannot be written. The old ones stay as they are.
         """
         check_networks(self)
-        write_networks(self, pathlib.Path(path_dir))
+        write_networks(self, Path(path_dir))
 
     def load_model(self, path_dir):
-        """Read both networks' weights from a folder, also from files the article's program wrote.
+        """Read the weights of both networks and the state of their optimizers from a folder.
 
-        Raises an OSError if a file cannot be read or does not fit the layers; a ValueError if there
-        are none. Then the GAN is as it was.
+        Files of the article's program work too. Their optimizers start afresh, as they do if the
+        state in a file does not fit the compiled optimizer; the log says so. The GAN can be
+        compiled before or after.
+
+        Raises:
+            ValueError: if there are no layers.
+            OSError: if a file cannot be read or does not fit the layers. The GAN is unchanged.
         """
         check_networks(self)
-        read_networks(self, pathlib.Path(path_dir))
+        read_networks(self, Path(path_dir))
+
+    def __getstate__(self):
+        return pickled_gan(self)
+
+    def __setstate__(self, state):
+        unpickle_gan(self, state)
 
 
 # ---------------------------------------------------------------------------------------
@@ -324,8 +411,8 @@ BATCHES = 100  # in the data set
 def make_gan(noise_dim=4, log_dir=None):
     """Return the article's GAN for samples of one number, compiled with Adam.
 
-    D's output is the largest of 50 softmax values. Built-in layers say so, and not the
-    article's Lambda, which Keras would rightly refuse to load from a file.
+    D's output is the largest of 50 softmax values. Standard layers compute it instead of the
+    article's Lambda, because Keras refuses to load a Lambda from a file.
     """
     gan = GANModel([1, noise_dim], log_dir)
     for units in (200, 100, 50):
@@ -341,10 +428,15 @@ def make_gan(noise_dim=4, log_dir=None):
 
 
 def make_samples(rows, noise_dim=4, seed=None):
-    """Return the article's data: noise from U(-3, 3), real samples from N(0, 1).
+    """Return the article's data: noise from U(-3, 3) and real samples from N(0, 1).
 
-    It is `{"x": noise (rows, noise_dim), "y": real samples (rows, 1)}`, float32; `seed` is for
-    `numpy.random.default_rng`, by default other data every time.
+    Args:
+        rows: number of samples.
+        noise_dim: numbers of noise for each sample. Default: 4.
+        seed: seed of `numpy.random.default_rng`. Default: None, other data every time.
+
+    Returns:
+        `{"x": noise (rows, noise_dim), "y": real samples (rows, 1)}`, float32.
     """
     rng = np.random.default_rng(seed)
     return {
@@ -354,65 +446,76 @@ def make_samples(rows, noise_dim=4, seed=None):
 
 
 # ---------------------------------------------------------------------------------------
-# 4. Data, tracing, files, failures
+# 4. Checks and tracing
 #
-# Files are written whole or not at all, and read without running what is in them. What a run can
-# do without may fail: `reported` says so.
-
-MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
-LOG = logging.getLogger(__name__)
-FAILED = []  # what `reported` reported; the program's exit status is 1 if there is something
-# Keras advises against .h5, which is the article's format.
-logging.getLogger("absl").addFilter(lambda record: "HDF5" not in record.getMessage())
+# What `train` needs before it starts, and what it checks while it runs.
 
 
 def whole_number(name, value, low=1, high=2**31 - 1):
-    """Return a value as an int; a ValueError names what is no whole number from low to high."""
+    """Return a value as an int. A ValueError names what is no whole number from low to high."""
     if isinstance(value, int | np.integer) and low <= value <= high:
         return int(value)
     raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
 
 
 def check_networks(gan):
-    """Raise a ValueError if a network has no layers, a wrong shape, or a layer used twice.
+    """Raise a ValueError if a network cannot be trained and saved.
 
-    A layer that stands twice in a network cannot be saved; one in both would move in both phases.
+    It needs layers, the right output shape, and layers that Keras can write to a file. A layer
+    stands in one place only: one that stands twice in a network cannot be saved, and one in both
+    networks would move in both phases.
     """
     seen = set()
     for network, width in (gan.generator_model, gan.signal_dim), (gan.discriminateor_model, 1):
-        shape = network.output_shape if network.layers else "no layers, add some first"
+        shape = network.output_shape if network.layers else "no layers: add some first"
         if shape != (None, width):
             raise ValueError(f"{network.name} must end in shape {(None, width)}, got {shape}")
-        for layer in innermost_layers(network):
-            parts = {id(layer), *map(id, layer.weights)}
+        for layer in all_layers(network):
+            parts = {id(layer)}
+            if not isinstance(layer, keras.Model):
+                parts |= set(map(id, layer.weights))
             if parts & seen:
                 raise ValueError(f"layer {layer.name} is used twice: make one for each place")
             seen |= parts
+        if any(weight.dtype == "bfloat16" for weight in network.weights):
+            problem = "bfloat16 weights, which .h5 files cannot hold: use mixed_bfloat16"
+            raise ValueError(f"{network.name} has {problem}")
+        try:
+            network.to_json()
+        except Exception as error:
+            raise ValueError(f"{network.name} cannot be saved: {reason(error)}") from error
 
 
-def innermost_layers(layer):
-    inner = layer.layers if isinstance(layer, keras.Model) else []
-    return [part for one in inner for part in innermost_layers(one)] or [layer]
+def all_layers(network):
+    """Return the layers of a network, each network in it before its own layers."""
+    found = []
+    for layer in network.layers:
+        found.append(layer)
+        if isinstance(layer, keras.Model):
+            found += all_layers(layer)
+    return found
 
 
 def noise_and_real(gan, sample_list):
-    """Return the two arrays of a `sample_list`, as training sees them.
-
-    A ValueError names what is not finite, visible and of its shape, or is all the same as floats.
-    """
+    """Return the two arrays of a `sample_list`, as training sees them."""
     arrays = []
     for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
         wanted = f'sample_list["{key}"] must be finite numbers, (n, {width}), none of them masked'
         try:
-            given = np.ma.asarray(sample_list[key], "float64")
+            given = np.ma.asarray(sample_list[key])
+            exact = np.asarray(given.data).astype("float64", casting="same_kind")
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{wanted}; got {error!r}") from error
-        exact, rows = given.data, given.data.astype(keras.config.floatx())
-        is_finite = np.isfinite(rows).all() and not np.ma.is_masked(given)
-        if rows.size == 0 or rows.shape[1:] != (width,) or not is_finite:
+        with np.errstate(over="ignore"):
+            rows = exact.astype(keras.config.floatx())
+        if rows.size == 0 or rows.shape[1:] != (width,):
             raise ValueError(f"{wanted}; got shape {rows.shape}")
+        bad = np.ma.getmaskarray(given) | ~np.isfinite(rows)
+        if bad.any():
+            problem = f"{bad.sum()} of {bad.size} are masked or not finite as {rows.dtype}"
+            raise ValueError(f"{wanted}; {problem}")
         if (np.std(exact - rows, axis=0) > 0.1 * np.std(exact, axis=0)).any():
-            raise ValueError(f'sample_list["{key}"] loses its spread as {rows.dtype}')
+            raise ValueError(f"{wanted}; they lose their spread as {rows.dtype}")
         arrays.append(rows)
     if len(arrays[0]) != len(arrays[1]):
         raise ValueError('sample_list["x"] and sample_list["y"] must have as many rows')
@@ -420,7 +523,7 @@ def noise_and_real(gan, sample_list):
 
 
 def cut_into_batches(gan, sample_list, batch_size):
-    """Return noise and real samples as tensors `(batch_count, batch_size, width)`."""
+    """Return noise and real samples as tensors, `(batch_count, batch_size, width)`."""
     arrays = noise_and_real(gan, sample_list)
     rows = len(arrays[0])
     if batch_size > rows:
@@ -429,65 +532,125 @@ def cut_into_batches(gan, sample_list, batch_size):
     return [tf.constant(a[:used].reshape(-1, batch_size, a.shape[1])) for a in arrays]
 
 
-def trace(epochs, generator, discriminator):
-    """Return `GANModel._epochs` traced for any data, without XLA and, calling that, with it."""
-    for model in (generator, discriminator):
-        # Makes the means in which Keras counts losses; later it would cost a second trace.
-        outputs = keras.tree.map_structure(lambda output: ops.zeros((1, 1)), model.output)
-        model.compute_loss(y=outputs, y_pred=outputs)
-    real, noise = discriminator.input_shape
-    data, draws = [(None, *noise), (None, *real)], [(None, None, 2), (None,), ()]
-    signature = [tf.TensorSpec(shape, keras.config.floatx()) for shape in data]
-    signature += [tf.TensorSpec(shape, "int32") for shape in draws]
-    epochs = functools.partial(epochs)  # of its own: TensorFlow warns of many traces of a function
-    plain = tf.function(epochs, signature, autograph=False)
-    return plain, tf.function(plain, signature, autograph=False, jit_compile=True)
+def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
+    """Return the callbacks of a training as Keras's CallbackList, what `train` shows first."""
+    model = gan.generator_training_model
+    if not model or not gan.discriminateor_training_model:
+        raise ValueError("compile both models before train()")
+    views = {"the progress line": (progress_line, 0)} if verbose else {}
+    if plot:
+        views["the live picture"] = (live_picture, 1)
+    callbacks = keras.tree.flatten(callbacks or [])
+    if views:
+        callbacks.insert(0, Look(gan, sample_list, views=views))
+    epochs_until_seen(callbacks, 0)
+    return keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=1, verbose=1)
 
 
-def packed(gan):
-    """The state of a GAN to pickle or copy: nothing traced, optimizers in place of wired models."""
-    state = {**vars(gan), "_run_epochs": None}
-    for name in ("generator_training_model", "discriminateor_training_model"):
-        if state[name] is not None:
-            optimizer = state[name].optimizer
-            values = [variable.numpy() for variable in optimizer.variables]
-            state[name] = type(optimizer), optimizer.get_config(), values
-    return state
+def epochs_until_seen(callbacks, done):
+    """Return how many epochs may run before a callback has to see the weights."""
+    waits = [math.inf]
+    for callback in callbacks:
+        every = getattr(callback, "sees_weights_every", 1)
+        if every != math.inf:
+            every = whole_number(f"sees_weights_every of {type(callback).__name__}", every)
+            waits.append(every - done % every)
+    return min(waits)
 
 
-def unpack(gan, state):
-    """Give a GAN such a state, and wire the models that train its networks anew."""
-    vars(gan).update(state, log_dir=None)  # the graphs were drawn
-    for name in ("generator", "discriminateor"):
-        if state[f"{name}_training_model"] is not None:
-            optimizer_class, config, values = state[f"{name}_training_model"]
-            getattr(gan, f"compile_{name}_model")(optimizer_class.from_config(config))
-            optimizer = getattr(gan, f"{name}_training_model").optimizer
-            for variable, value in zip(optimizer.variables, values, strict=True):
-                variable.assign(value)
-    gan.log_dir = state["log_dir"]
+def traced_epochs(gan, updates):
+    """Return `GANModel._run_epochs` as a TensorFlow function, with XLA if that pays off.
 
-
-GANModel.__getstate__, GANModel.__setstate__ = packed, unpack
+    One trace serves any data. `updates` are the updates of D to come; earlier ones count too.
+    """
+    model = gan.discriminateor_training_model
+    if gan._traced is None:
+        floatx = keras.config.floatx()
+        signature = [
+            tf.TensorSpec((None, None, gan.noise_dim), floatx),
+            tf.TensorSpec((None, None, gan.signal_dim), floatx),
+            tf.TensorSpec((None, None), "int32"),
+            tf.TensorSpec((), "int32"),
+        ]
+        # A partial is a function of its own: TensorFlow warns of many traces of one function.
+        run_epochs = functools.partial(gan._run_epochs)
+        plain = tf.function(run_epochs, signature, autograph=False)
+        compiled = tf.function(plain, signature, autograph=False, jit_compile=True)
+        gan._traced = plain, compiled
+    plain, compiled = gan._traced
+    can_use_xla = model.jit_compile and gan.generator_training_model.jit_compile
+    if can_use_xla and int(model.optimizer.iterations) + updates >= UPDATES_FOR_XLA:
+        return compiled
+    return plain
 
 
 def all_finite(arrays):
     return all(np.isfinite(array).all() for array in arrays)
 
 
+def check_outputs(gan, epoch, losses, generated, judged):
+    """Raise an error if D's output is no probability, or if training has diverged."""
+    chosen = [loss for _, model in gan._pairs() for loss in model.loss]
+    is_log = log_loss_generator in chosen or log_loss_discriminator in chosen
+    if is_log and losses[:, 2].max() > 0.001:  # less is due to rounding
+        raise ValueError(
+            "the discriminator's output is not between 0 and 1: with the article's losses it must "
+            'end in a probability, such as Dense(1, activation="sigmoid")'
+        )
+    weights = gan.generator_training_model.get_weights()
+    if not all_finite([losses, generated, judged, *weights]):
+        raise FloatingPointError(f"training diverged by epoch {epoch}")
+
+
+# ---------------------------------------------------------------------------------------
+# 5. Files and failures
+#
+# Files are written whole or not at all. Loading reads arrays and runs nothing. Whatever a run can
+# do without may fail: `reported` says so, and the run goes on.
+
+MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
+TRAINING_MODELS = ("generator_training_model", "discriminateor_training_model")
+LOG = logging.getLogger(__name__)
+FAILED = []  # What failed so far. If anything did, the exit status is 1.
+# Keras advises against .h5, which is the article's format.
+logging.getLogger("absl").addFilter(lambda record: "HDF5" not in record.getMessage())
+
+
+@contextlib.contextmanager
+def reported(what):
+    """Report whatever the block raises as `what`, and go on."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # wx raises SystemExit where there is no display
+        FAILED.append(what)
+        LOG.error("%s: %s", what, reason(error))
+        LOG.debug("it happened here:", exc_info=True)
+
+
+def reason(error):
+    """Return the first thing that an error says, in one line of at most 300 characters."""
+    # Pass over tracebacks, and over lines that only introduce something ("Graph execution error:").
+    telling = re.search(r"^(?!\s*(File \"|<)).*[^:\s]$", str(error), re.MULTILINE)
+    line = telling[0].strip()[:300] if telling else type(error).__name__
+    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+        return f"too much for the memory, try a smaller -b/--batch_size or -n/--noise_dim: {line}"
+    return line
+
+
 @contextlib.contextmanager
 def replacing(*paths):
-    """Give a temporary name for each path; afterwards put the files written there in place.
+    """Give a temporary name for each path, then put the files written there in place.
 
-    They are written in a fresh folder beside the paths. Until all are whole and on the disk the old
-    files are untouched. Whatever goes wrong is an OSError that names the first path.
+    The files are written to a fresh folder beside the paths. The old files stay untouched until all
+    new ones are whole and on the disk. Whatever goes wrong is an OSError that names the first path.
     """
+    folder = paths[0].parent
     try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
-            prefix=".gan_unfinished_", dir=paths[0].parent, ignore_cleanup_errors=True
-        ) as folder:
-            files = [pathlib.Path(folder, path.name) for path in paths]
+            prefix=".gan_unfinished_", dir=folder, ignore_cleanup_errors=True
+        ) as scratch:
+            files = [Path(scratch, path.name) for path in paths]
             yield files
             for file in files:
                 with file.open("rb+") as written:
@@ -495,101 +658,307 @@ def replacing(*paths):
             for file, path in zip(files, paths):
                 file.replace(path)
     except Exception as error:
-        raise OSError(f"cannot write {paths[0]}: {first_line(error)}") from error
+        raise OSError(f"cannot write {paths[0]}: {reason(error)}") from error
 
 
 def write_networks(gan, folder):
-    """Write .h5 files that `keras.models.load_model` reads; see `GANModel.save_model`."""
-    networks = gan.generator_model, gan.discriminateor_model
-    if not all_finite(networks[0].get_weights() + networks[1].get_weights()):
-        raise ValueError("not saved, as weights are not finite")
+    """Write the two model files; see `GANModel.save_model`."""
+    slots = all_slots(gan)
+    arrays = gan.generator_model.get_weights() + gan.discriminateor_model.get_weights()
+    for of_network in slots.values():
+        arrays += of_network.values()
+    if not all_finite(arrays):
+        raise ValueError("not saved: weights are not finite")
+    room = bytes(2**16 + sum(array.nbytes + 2**12 for array in arrays))
+    save_name = uuid.uuid4().hex
     with warnings.catch_warnings(), replacing(*(folder / name for name in MODEL_FILES)) as files:
-        warnings.simplefilter("ignore")  # no warning that is an error loses a model
-        needed = 2**20 + 8 * sum(network.count_params() for network in networks)
-        if shutil.disk_usage(files[0].parent).free < needed:  # HDF5 may crash on a full disk
-            raise OSError(f"no room for {needed} bytes")
-        for network, file in zip(networks, files):
+        warnings.simplefilter("ignore")  # a warning that is an error must not lose a model
+        for (network, _), file in zip(gan._pairs(), files):
+            # HDF5 crashes on a full disk, and when a quota is used up. Python raises an OSError.
+            file.write_bytes(room)
             network.save(file)
+            with h5py.File(file, "r+") as opened:
+                opened.attrs["gan_save"] = save_name
+                opened.attrs["gan_trainable"] = [layer.trainable for layer in all_layers(network)]
+                for name, array in slots.get(network.name, {}).items():
+                    opened[name] = array
 
 
 def read_networks(gan, folder):
-    """Set the networks' weights from .h5 files, by order and shape; see `GANModel.load_model`."""
-    networks = gan.generator_model, gan.discriminateor_model
-    old_weights = [network.get_weights() for network in networks]
+    """Set weights and optimizers from the two model files; see `GANModel.load_model`."""
+    slots = {}
+    save_names = set()
+    with contextlib.ExitStack() as undo:
+        for name, (network, _) in zip(MODEL_FILES, gan._pairs()):
+            undo.callback(network.set_weights, network.get_weights())
+            try:
+                slots[network.name], save_name = read_network(network, folder / name)
+            except Exception as error:  # Keras raises many kinds for a file that is not its own
+                problem = f"cannot load {folder / name} with noise_dim (-n) = {gan.noise_dim}"
+                raise OSError(f"{problem}: {reason(error)}") from error
+            save_names.add(save_name)
+        undo.pop_all()  # all went well
+    if len(save_names) > 1:
+        LOG.warning(f"{' and '.join(MODEL_FILES)} in {folder} are of different saves")
+    gan._loaded_slots = slots
+    for network, model in gan._pairs():
+        if model and not take_slots(gan, network, model.optimizer):
+            gan._compile(model, network, model.optimizer, model.loss[0])  # copies the optimizer
+
+
+def read_network(network, path):
+    """Set the weights of a network from a file. Return the slots and the save's name in it."""
+    with h5py.File(path, "r") as file:
+        slots = read_slots(file)
+        saved_flags = file.attrs.get("gan_trainable", [])
+        save_name = file.attrs.get("gan_save")
+    # Keras writes and reads the trainable weights of a layer first, so the order of the weights in
+    # a nested network depends on the `trainable` flags. Read with those of the file.
+    parts = all_layers(network)
+    flags = [layer.trainable for layer in parts]
     try:
-        for network, path in zip(networks, (folder / name for name in MODEL_FILES)):
-            network.load_weights(path)
-            if not all_finite(network.get_weights()):
-                raise ValueError("it holds weights that are not finite")
-    except BaseException as error:
-        for network, weights in zip(networks, old_weights):
-            network.set_weights(weights)
-        if not isinstance(error, Exception):
-            raise
-        # Keras stumbles in many ways over a file that is not its own.
-        problem = f"cannot load {path} with noise_dim (-n) = {gan.noise_dim}: {first_line(error)}"
-        raise OSError(problem) from error
+        for layer, flag in zip(parts, saved_flags):
+            layer.trainable = bool(flag)
+        network.load_weights(path)
+    finally:
+        for layer, flag in zip(parts, flags):
+            layer.trainable = flag
+    if not all_finite(network.get_weights()):
+        raise ValueError("it holds weights that are not finite")
+    return slots, save_name
 
 
-def first_line(error):
-    """What went wrong, in one line of at most 300 characters."""
-    line = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
-        line = f"too much for the memory, try a smaller -b/--batch_size or -n/--noise_dim: {line}"
-    return line
+def read_slots(file):
+    """Return the state of an optimizer that is in a file, `{}` if there is none.
+
+    It reads arrays whose bytes are in the file itself, and nothing else.
+    """
+    items = {}
+    file.visititems(items.__setitem__)  # this follows no links, neither here nor to other files
+    slots = {}
+    for name, item in items.items():
+        if name.startswith(SLOTS) and isinstance(item, h5py.Dataset):
+            is_here = item.id.get_storage_size() >= item.nbytes
+            if item.external or item.is_virtual or not is_here:
+                raise ValueError(f"{name} is not in the file itself")
+            slots[name] = item[()]
+    if not all_finite(slots.values()):
+        raise ValueError("it holds an optimizer that is not finite")
+    return slots
 
 
-@contextlib.contextmanager
-def reported(what):
-    """In its context is what may fail: whatever it raises is reported, and all else goes on."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:  # wx raises SystemExit where there is no display
-        FAILED.append(what)
-        LOG.error("%s failed: %s", what, first_line(error))
-        LOG.debug("it happened here:", exc_info=True)
+# The state of an optimizer: its slots and its count of steps. Its settings belong to the user, who
+# may go on with another learning rate.
+
+SLOTS = "optimizer_weights/"  # where Keras's own .h5 files have them
+
+
+def optimizer_slots(optimizer):
+    """Return the variables that make an optimizer's state, by their names in a file.
+
+    A name has the class of the optimizer, so that the state of another kind does not fit.
+    """
+    kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    found = {}
+    for variable in optimizer.variables:
+        word = re.sub(r"_\d+$", "", variable.name).split("_")[-1]  # momentum, for example
+        if variable.name != "learning_rate":
+            found[f"{SLOTS}{kind}_{len(found)}_{word}"] = variable
+    return found
+
+
+def all_slots(gan):
+    """Return the state of the optimizers as arrays, by network."""
+    found = dict(gan._loaded_slots)
+    for network, model in gan._pairs():
+        if model:
+            slots = optimizer_slots(model.optimizer)
+            found[network.name] = {name: slot.numpy() for name, slot in slots.items()}
+    return found
+
+
+def take_slots(gan, network, optimizer):
+    """Give an optimizer the state that was loaded for it. Return False if that does not fit."""
+    arrays = gan._loaded_slots.pop(network.name, None)
+    if arrays is None:
+        return True
+    slots = optimizer_slots(optimizer)
+    shapes = {name: slot.shape for name, slot in slots.items()}
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        LOG.info(f"the optimizer of {network.name} starts afresh: no saved state fits it")
+        return False
+    for name, slot in slots.items():
+        slot.assign(arrays[name])
+    return True
+
+
+def optimizer_recipe(optimizer, weights):
+    """Return what `optimizer_from` needs to make another optimizer like this one.
+
+    A configuration alone is not enough. It names a schedule or a function of the user's in a way
+    that Keras cannot find, and it lacks the weights that are excluded from weight decay.
+    """
+    rate = optimizer._learning_rate
+    if callable(rate):
+        optimizer._learning_rate = 0.0  # Keras would warn of a lambda
+    settings = optimizer.get_config()
+    if callable(rate):
+        settings["learning_rate"] = optimizer._learning_rate = rate
+    if "inner_optimizer" in settings:
+        settings["inner_optimizer"] = optimizer_recipe(optimizer.inner_optimizer, weights)
+    decays = [optimizer._use_weight_decay(weight) for weight in weights]
+    return type(optimizer), settings, decays
+
+
+def optimizer_from(recipe, weights):
+    """Return a fresh optimizer for weights."""
+    optimizer_class, settings, decays = recipe
+    if "inner_optimizer" in settings:
+        inner = optimizer_from(settings["inner_optimizer"], weights)
+        return optimizer_class(**{**settings, "inner_optimizer": inner})
+    optimizer = optimizer_class.from_config(dict(settings))
+    excluded = [weight for weight, decay in zip(weights, decays) if not decay]
+    optimizer.exclude_from_weight_decay(excluded)
+    return optimizer
+
+
+def pickled_gan(gan):
+    """Return the state of a GAN to pickle or copy, with recipes in place of the wired models."""
+    state = {**vars(gan), "_traced": None, "_loaded_slots": all_slots(gan)}
+    for name, (network, model) in zip(TRAINING_MODELS, gan._pairs()):
+        if model:
+            weights = network.trainable_weights
+            state[name] = optimizer_recipe(model.optimizer, weights), model.loss[0]
+    return state
+
+
+def unpickle_gan(gan, state):
+    """Give a GAN such a state, and wire the models that train its networks anew."""
+    vars(gan).update(state, log_dir=None)  # the graphs of the models were drawn before
+    compile_models = gan.compile_generator_model, gan.compile_discriminateor_model
+    for compile_model, (network, recipe_and_loss) in zip(compile_models, gan._pairs()):
+        if recipe_and_loss:
+            recipe, loss = recipe_and_loss
+            compile_model(optimizer_from(recipe, network.trainable_weights), loss)
+    gan.log_dir = state["log_dir"]
 
 
 # ---------------------------------------------------------------------------------------
-# 5. Pictures
+# 6. Pictures
 #
-# `gan_state` gathers what there is to see of a GAN, a Picture draws it: generated green, real
-# black, D red. While it trains one callback, Look, looks at it, keeps what it saw, and tells its
-# views. A view that fails it puts away, and training goes on.
+# Measures turns what a GAN says into a State, and a Picture draws States: generated green, real
+# black, D red.
 
 SHOWN = 20_000  # rows of a data set, at most
 BINS = 40
-POINTS = {1: 201, 2: 60}  # at which D is asked, along each axis of samples of so many numbers
+POINTS = {1: 201, 2: 60}  # points along each axis at which D is asked, by the numbers of a sample
 TRAIL = 20  # epochs
-LOOKS = 40  # at a run that nobody watches, and some more in its beginning
-HISTORY = 400  # States that a Look keeps, at most
-STAGES = (1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1)  # of a run, in the strip
-FRAME_SECONDS = 0.05  # the article's pace
-MOST_FRAMES = 1000  # of an animation; they are held in memory
-SIZE, STRIP_HEIGHT = (8, 4.5), 1.7  # inches
-FEW = {"nbins": 4, "steps": (1, 2, 5, 10)}  # numbers at an axis: they may be long
+STAGES = (1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1)  # parts of a run that the strip shows
+SIZE = (8, 4.5)  # inches
+STRIP_HEIGHT = 1.7  # inches
+FEW_TICKS = {"nbins": 4, "steps": (1, 2, 5, 10)}  # their numbers may be long
+STYLE = [
+    "default",
+    {
+        "axes.formatter.limits": (-9, 9),  # no power of ten beside an axis
+        "axes.formatter.useoffset": False,
+        "axes.titlesize": "medium",
+        "legend.fontsize": "small",
+        "lines.markersize": 3,
+    },
+]
 
 
-class State(collections.namedtuple("State", ["epoch", "w1", "generated", "decision"])):
-    """What there is to see of a GAN after so many epochs.
+class State(collections.namedtuple("State", "epoch w1 generated decision")):
+    """What there is to see of a GAN after an epoch.
 
-    `w1` is the Wasserstein-1 distance of generated and real samples. `generated` is of samples of
-    one number the share in each bin, `(BINS,)`, else the first two of each sample, `(n, 2)`.
-    `decision` is D's output at `points_for_d`, `(points,)`.
+    Attributes:
+        epoch: number of the epoch, from 1.
+        w1: distance of the generated samples from the real ones; see `wasserstein`.
+        generated: for samples of one number, the share of samples in each bin, `(BINS,)`;
+            otherwise the two numbers of each sample that the picture shows, `(n, 2)`.
+        decision: D's output at the points of the Measures, `(points,)`.
     """
 
 
+class Measures:
+    """What is measured of a GAN, prepared once for real samples `(n, signal_dim)`.
+
+    Attributes:
+        real: the real samples.
+        dim: numbers of a sample.
+        limits: the ends of each number's axis, `(signal_dim, 2)`.
+        shown: which numbers of a sample a scatter shows: the two that vary most.
+        points: the points at which D is asked, `(points, signal_dim)`: along the axis of samples of
+            one number, all over the plane of two, one of more.
+        edges: the edges of the bins of samples of one number, `(BINS + 1,)`.
+        distance_name, short_name: what the distance is called.
+    """
+
+    def __init__(self, real):
+        dim = real.shape[1]
+        low, high = np.quantile(real.astype("float64"), (0.005, 0.995), axis=0)
+        margin = np.where(high > low, (high - low) / 3, 1)
+        self.real = real
+        self.dim = dim
+        self.limits = np.stack([low - margin, high + margin], axis=1)
+        self.shown = np.sort(np.argsort(-real.std(axis=0), kind="stable")[:2])
+        self.edges = np.linspace(*self.limits[0], BINS + 1)
+        self.points = real[:1]
+        if dim in POINTS:
+            axes = [np.linspace(*ends, POINTS[dim], dtype="float32") for ends in self.limits]
+            self.points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, dim)
+        self.short_name = "W1" if dim == 1 else "sliced W1"
+        self.distance_name = self.short_name.replace("W1", "Wasserstein-1 distance")
+        self._sorted_real = along_directions(real)
+
+    def distance(self, generated):
+        """Return the distance of as many generated samples; see `wasserstein`."""
+        gaps = np.abs(along_directions(generated) - self._sorted_real)
+        return float(gaps.mean(dtype="float64"))
+
+    def shares(self, samples):
+        """Return the share of samples in each bin. The outermost bins count all beyond."""
+        inside = np.clip(samples.astype("float64"), *self.edges[[0, -1]])
+        return np.histogram(inside, self.edges)[0] / len(samples)
+
+    def state(self, generated, decision, epoch=0):
+        """Return the State of a GAN from what `predict` says of it."""
+        generated = np.asarray(generated)
+        shown = self.shares(generated) if self.dim == 1 else generated[:, self.shown]
+        return State(epoch, self.distance(generated), shown, np.asarray(decision)[:, 0])
+
+
 def predict(gan, noise, points):
-    """Return what G makes of noise `(n, noise_dim)`, what D says at points `(n, signal_dim)`."""
+    """Return what G makes of noise `(n, noise_dim)`, and D's output at points `(n, signal_dim)`."""
     generated = gan.generator_model(noise, training=False)
     return generated, gan.discriminateor_model(points, training=False)
 
 
-def gan_state(generated, decision, real, epoch=0):
-    """Return the State of a GAN, from what `predict` says of it and the real samples."""
-    generated, decision = np.asarray(generated), np.asarray(decision)[:, 0]
-    shown = histogram(generated, bin_edges(real)) if real.shape[1] == 1 else generated[:, :2]
-    return State(epoch, wasserstein(generated, real), shown, decision)
+def wasserstein(a, b):
+    """Return the Wasserstein-1 distance of two sets of n samples, `(n, dim)`.
+
+    For samples of one number it is the mean distance of the sorted numbers (Villani, "Optimal
+    Transport", 2009, remark 2.19). For several numbers it is the sliced Wasserstein-1 distance: the
+    mean of the distances along directions all around (Rabin et al., "Wasserstein Barycenter and Its
+    Application to Texture Mixing", 2012; Bonneel et al., "Sliced and Radon Wasserstein Barycenters
+    of Measures", 2015). It is smaller than the Wasserstein-1 distance: for a shift in the plane by
+    a factor of 2/pi.
+    """
+    return Measures(b).distance(a)
+
+
+def along_directions(samples):
+    """Return samples `(n, dim)` along unit vectors all around, sorted, `(directions, n)`."""
+    dim = samples.shape[1]
+    vectors = np.ones((1, 1))
+    if dim == 2:
+        angles = np.arange(16) * np.pi / 16
+        vectors = np.column_stack([np.cos(angles), np.sin(angles)])
+    elif dim > 2:
+        vectors = np.random.default_rng(0).standard_normal((64, dim))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.sort(vectors.astype(samples.dtype) @ samples.T, axis=1)
 
 
 def shown_rows(gan, sample_list):
@@ -599,372 +968,472 @@ def shown_rows(gan, sample_list):
     return noise[::step], real[::step]
 
 
-def wasserstein(a, b):
-    """The Wasserstein-1 distance of two samples `(n, dim)`, averaged over the dimensions.
+def draw_histograms(samples, decision, measures):
+    """Draw samples of one number: the share in each bin on one axes, D's output on another.
 
-    It is the mean distance of the sorted numbers (Villani, "Optimal Transport", 2009, remark 2.19).
+    Returns a function that shows States: the last one, and those before it as its trail.
     """
-    return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(dtype="float64"))
+    centres, real, top = real_histogram(measures)
+    points = measures.points[:, 0]
+    samples.plot(centres, real, "ko-", label="real")
+    (generated,) = samples.plot([], [], "go-", label="generated", animated=True)
+    samples.set(ylim=(0, 1.02 * top), xticklabels=[], ylabel="share of samples")
+    decision.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
+    decision.set_xlabel("sample (the outermost bins count all beyond)")
+    decision.locator_params("x", **FEW_TICKS)
+    decision.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
+    (optimal,) = decision.plot([], [], color="0.6", label="optimal D", animated=True)
+    (judged,) = decision.plot([], [], "r--", label="D", animated=True)
+    lines = generated, judged
+    trails = []
+    for axes, line in zip((samples, decision), lines):
+        trail = LineCollection([], color=line.get_color(), linewidths=0.7, animated=True)
+        trails.append(axes.add_collection(trail, autolim=False))
+        axes.set_xlim(measures.edges[[0, -1]])
+        axes.legend(loc="upper right", ncols=3)
 
-
-def axis_limits(real):
-    """The ends of each number's axis, `(dim, 2)`: the middle 99 %, a third more on each side."""
-    low, high = np.quantile(real.astype("float64"), (0.005, 0.995), axis=0)
-    margin = np.where(high > low, (high - low) / 3, 1)
-    return np.stack([low - margin, high + margin], axis=1)
-
-
-def points_for_d(real):
-    """Points along the axis of samples of one number, all over the plane of two, one of more."""
-    limits = axis_limits(real)
-    if len(limits) not in POINTS:
-        return real[:1]
-    number = POINTS[len(limits)]
-    points = np.meshgrid(*(np.linspace(*ends, number, dtype="float32") for ends in limits))
-    return np.stack(points, axis=-1).reshape(-1, len(limits))
-
-
-def bin_edges(real):
-    return np.linspace(*axis_limits(real)[0], BINS + 1)
-
-
-def histogram(samples, edges):
-    """The share of samples `(n, 1)` in each bin; those beyond the edges are in the outermost."""
-    samples = np.clip(samples.astype("float64"), *edges[[0, -1]])
-    return np.histogram(samples, edges)[0] / len(samples)
-
-
-class Histograms:
-    """Samples of one number: the share in each bin on one axes, at most its top, D on another."""
-
-    def __init__(self, samples, decision, real):
-        edges = bin_edges(real)
-        self.centres, self.points = (edges[:-1] + edges[1:]) / 2, points_for_d(real)[:, 0]
-        self.real = histogram(real, edges)
-        self.top = 3 * self.real.max()
-        samples.plot(self.centres, self.real, "ko-", markersize=3, label="real")
-        top = 1.02 * self.top
-        samples.set(xlim=edges[[0, -1]], ylim=(0, top), xticklabels=[], ylabel="share of samples")
-        (generated,) = samples.plot([], [], "go-", markersize=3, label="generated", animated=True)
-        decision.set(xlim=edges[[0, -1]], ylim=(-0.05, 1.45), yticks=(0, 0.5, 1))
-        decision.set(xlabel="sample (the outermost bins count all beyond)", ylabel="D's output")
-        decision.locator_params("x", **FEW)
-        decision.xaxis.set_major_formatter("{x:.7g}")  # no power of ten beside the axis
-        decision.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
-        (self.optimal,) = decision.plot([], [], color="0.6", label="optimal D", animated=True)
-        (judged,) = decision.plot([], [], "r--", label="D", animated=True)
-        self.lines = generated, judged
-        self.trails = [LineCollection([], linewidths=0.7, animated=True) for _ in self.lines]
-        for axes, trail in zip((samples, decision), self.trails):
-            axes.add_collection(trail, autolim=False)
-            axes.legend(loc="upper right", fontsize="small", ncols=3)
-
-    def set_states(self, states):
+    def show(states):
         now = states[-1]
-        # In each bin the D that is optimal for the two histograms says real / (real + generated)
-        # (Goodfellow et al. 2014, proposition 1); where there are no samples it has no say.
-        both = self.real + now.generated
-        optimal = np.divide(self.real, both, out=np.full(BINS, np.nan), where=both > 0)
-        self.optimal.set_data(self.centres, optimal)
+        # The D that is optimal for the two histograms says real / (real + generated) in each bin
+        # (Goodfellow et al. 2014, proposition 1), and nothing where there are no samples.
+        both = real + now.generated
+        says = np.divide(real, both, out=np.full(BINS, np.nan), where=both > 0)
+        optimal.set_data(centres, says)
         recent = [state for state in states if now.epoch - state.epoch <= TRAIL]
         alphas = [0.35 - 0.3 * (now.epoch - state.epoch) / TRAIL for state in recent[:-1]]
-        shares = [np.c_[self.centres, np.minimum(state.generated, self.top)] for state in recent]
-        said = [np.c_[self.points, state.decision] for state in recent]
-        for line, trail, curves in zip(self.lines, self.trails, (shares, said)):
+        shares = [np.c_[centres, np.minimum(state.generated, top)] for state in recent]
+        decisions = [np.c_[points, state.decision] for state in recent]
+        for line, trail, curves in zip(lines, trails, (shares, decisions)):
             line.set_data(*curves[-1].T)
-            trail.set_segments(curves[:-1])
-            trail.set_color([colors.to_rgba(line.get_color(), alpha) for alpha in alphas])
+            trail.set(segments=curves[:-1], alpha=alphas or None)
 
-    def draw_small(self, axes, state):
-        axes.fill_between(self.centres, self.real, color="0.75")
-        axes.plot(self.centres, np.minimum(state.generated, self.top), "g", linewidth=1.2)
-        axes.plot(self.points, state.decision * self.top, "r--", linewidth=0.9)
-        axes.set(xlim=self.points[[0, -1]], ylim=(0, 1.04 * self.top))
+    return show
 
 
-class Plane:
-    """Samples of more numbers: the first two, at least on the edge; of exactly two, over D."""
+def real_histogram(measures):
+    """Return the centres of the bins, the shares of real samples, and the highest share drawn."""
+    shares = measures.shares(measures.real)
+    return (measures.edges[:-1] + measures.edges[1:]) / 2, shares, 3 * shares.max()
 
-    def __init__(self, axes, real, markersize=1.5):
-        self.real, self.limits = real, axis_limits(real)[:2]
-        sides = np.diff(self.limits)
-        aspect = "equal" if sides.max() <= 5 * sides.min() else "auto"
-        axes.set(xlim=self.limits[0], ylim=self.limits[1])
-        axes.spines[:].set_animated(True)
-        white_to_red = colors.LinearSegmentedColormap.from_list("", ["white", "red"])
-        self.decision = axes.imshow(
-            np.zeros((1, 1)), white_to_red, aspect=aspect, interpolation="bilinear", vmin=0, vmax=1,
-            origin="lower", extent=self.limits.ravel(), animated=True,
-        )  # fmt: skip
-        dots = {"linestyle": "", "markersize": markersize, "alpha": 0.5, "animated": True}
-        axes.plot(*self._inside(real), "ko", label="real", **dots)
-        (self.generated,) = axes.plot([], [], "go", label="generated", **dots)
 
-    def _inside(self, samples):
-        return np.clip(samples[:, :2].T, self.limits[:, :1], self.limits[:, 1:])
+def draw_plane(axes, measures, markersize=1.5):
+    """Draw samples of several numbers: a scatter of two, over D's output if there are no others.
 
-    def set_states(self, states):
-        self.generated.set_data(self._inside(states[-1].generated))
-        if self.real.shape[1] == 2:
-            self.decision.set_data(states[-1].decision.reshape(POINTS[2], POINTS[2]))
+    Returns a function that shows the last of some States.
+    """
+    limits = measures.limits[measures.shown]
+    sides = np.diff(limits)
+    axes.set(xlim=limits[0], ylim=limits[1])
+    axes.spines[:].set_animated(True)
+    decision = axes.imshow(
+        np.zeros((1, 1)),
+        cmap=colors.LinearSegmentedColormap.from_list("", ["white", "red"]),
+        aspect="equal" if sides.max() <= 5 * sides.min() else "auto",
+        interpolation="bilinear",
+        vmin=0,
+        vmax=1,
+        origin="lower",
+        extent=limits.ravel(),
+        animated=True,
+    )
 
-    def draw_small(self, axes, state):
-        Plane(axes, self.real, markersize=0.7).set_states([state])
+    dots = {"linestyle": "", "markersize": markersize, "alpha": 0.5, "animated": True}
+    real = np.clip(measures.real[:, measures.shown], *limits.T)
+    axes.plot(*real.T, "ko", label="real", **dots)
+    (generated,) = axes.plot([], [], "go", label="generated", **dots)
+
+    def show(states):
+        now = states[-1]
+        generated.set_data(*np.clip(now.generated, *limits.T).T)  # those beyond are on the edge
+        if measures.dim == 2:
+            decision.set_data(now.decision.reshape(POINTS[2], POINTS[2]))
+
+    return show
+
+
+def draw_small(axes, measures, state):
+    """Draw a State in a panel of the strip."""
+    if measures.dim > 1:
+        draw_plane(axes, measures, markersize=0.7)([state])
+        return
+    centres, real, top = real_histogram(measures)
+    points = measures.points[:, 0]
+    axes.fill_between(centres, real, color="0.75")
+    axes.plot(centres, np.minimum(state.generated, top), "g", linewidth=1.2)
+    axes.plot(points, state.decision * top, "r--", linewidth=0.9)
+    axes.set(xlim=points[[0, -1]], ylim=(0, 1.04 * top))
 
 
 class Picture:
-    """A figure of a GAN: samples, D's output, and W1 over the epochs, if there are, beside them.
+    """A figure of a GAN: samples, D's output and, with a number of epochs, the distance over them.
 
-    What does not move is drawn once, the rest is blitted over it; the user's style is ignored.
-    `real` are the real samples, `(n, signal_dim)`; `figure` is an empty one, by default a new one.
+    What does not move is the background; the rest is drawn over it again and again (blitting). The
+    user's style is ignored.
+
+    Args:
+        measures: Measures of the real samples.
+        epochs: length of the distance's axis. Default: 0, no distance.
+        figure: an empty figure. Default: a new one.
     """
 
-    @style.context("default")
-    def __init__(self, real, epochs=0, figure=None):
-        self.figure = FigureCanvasAgg(plt.Figure(SIZE)).figure if figure is None else figure
-        width = 0.52 if epochs else 0.855
-        samples = self.figure.add_axes((0.11, 0.12, width, 0.8))
-        if real.shape[1] == 1:
-            samples.set_position((0.11, 0.46, width, 0.46))
-            decision = self.figure.add_axes((0.11, 0.12, width, 0.3))
-            self.panel = Histograms(samples, decision, real)
-        else:
-            self.panel = Plane(samples, real)
-            shades = " (white to red: D's output, 0 to 1)" if real.shape[1] == 2 else ""
-            samples.set(xlabel=f"first number of a sample{shades}", ylabel="second number")
-            samples.locator_params(**FEW)
-            for axis in (samples.xaxis, samples.yaxis):
-                axis.set_major_formatter("{x:.7g}")
-            samples.legend(loc="upper right", fontsize="small", markerscale=4).set_animated(True)
-        self.title = samples.set_title(" ", loc="left", fontsize="medium", animated=True)
+    @style.context(STYLE)
+    def __init__(self, measures, epochs=0, figure=None):
+        if figure is None:
+            figure = FigureCanvasAgg(plt.Figure(SIZE)).figure
+        self.figure = figure
+        self.measures = measures
         self.distance = None
+        width = 0.855
         if epochs:
-            distance = self.figure.add_axes((0.725, 0.12, 0.24, 0.8))
-            limits = np.array((0.01, 30)) * (real.std(axis=0, dtype="float64").mean() or 1)
-            distance.set(yscale="log", xlim=(0, epochs), ylim=limits, xlabel="epoch")
-            distance.set_title("Wasserstein-1 distance", fontsize="medium")
-            distance.xaxis.set_major_locator(ticker.MaxNLocator(**FEW, integer=True))
-            distance.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-            distance.yaxis.set_major_formatter("{x:g}")
-            distance.grid(color="0.9")
-            (self.distance,) = distance.plot([], [], ".-", color="0.3", markersize=2, animated=True)
-        moving = self.figure.findobj(lambda artist: artist.get_animated())
-        self.moving = sorted(moving, key=lambda artist: artist.get_zorder())
-        self.drawn_size = self.background = None
+            width = 0.52
+            self._add_distance(epochs)
+        if measures.dim == 1:
+            samples = figure.add_axes((0.11, 0.46, width, 0.46))
+            decision = figure.add_axes((0.11, 0.12, width, 0.3))
+            self.show = draw_histograms(samples, decision, measures)
+        else:
+            samples = figure.add_axes((0.11, 0.12, width, 0.74))
+            self._add_plane(samples)
+        self.title = samples.set_title(" ", loc="left", animated=True)
+        self.moving = figure.findobj(lambda artist: artist.get_animated())
+        self.moving.sort(key=lambda artist: artist.get_zorder())
+        self.background = None
+        figure.canvas.mpl_connect("draw_event", self._on_draw)
+
+    def _add_plane(self, axes):
+        self.show = draw_plane(axes, self.measures)
+        first, second = self.measures.shown + 1
+        shades = " (white to red: D's output, 0 to 1)" if self.measures.dim == 2 else ""
+        axes.set(xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second}")
+        axes.locator_params(**FEW_TICKS)
+        self.figure.legend(loc="upper left", ncols=2, markerscale=4)  # it must not cover samples
+
+    def _add_distance(self, epochs):
+        axes = self.figure.add_axes((0.725, 0.12, 0.24, 0.8))
+        spread = self.measures.real.std(axis=0, dtype="float64").mean() or 1
+        axes.set(yscale="log", xlim=(0, epochs), ylim=(0.01 * spread, 30 * spread))
+        axes.set(xlabel="epoch", title=self.measures.distance_name)
+        axes.locator_params("x", **FEW_TICKS, integer=True)
+        axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(color="0.9")
+        (self.distance,) = axes.plot([], [], ".-", color="0.3", markersize=2, animated=True)
 
     def set_states(self, states, title=None):
         """Take what is to be drawn next: the last of some States, and how it came to it."""
-        self.panel.set_states(states)
-        self.title.set_text(f"epoch = {states[-1].epoch}" if title is None else title)
-        if self.distance is not None:
-            axes = self.distance.axes
-            low, high = axes.get_ylim()
-            distances = [state.w1 or low for state in states]
-            self.distance.set_data([state.epoch for state in states], distances)
-            if min(distances) < low or max(distances) > high:  # the curve leaves them: they open
-                axes.set_ylim(min(low, min(distances) / 3), max(high, max(distances) * 3))
-                self.drawn_size = None
+        if title is None:
+            title = f"epoch = {states[-1].epoch}"
+        self.title.set_text(title)
+        self.show(states)
+        if self.distance is None:
+            return
+        axes = self.distance.axes
+        low, high = axes.get_ylim()
+        distances = [state.w1 or low for state in states]
+        self.distance.set_data([state.epoch for state in states], distances)
+        if min(distances) < low or max(distances) > high:  # open the axis
+            axes.set_ylim(min(low, min(distances) / 3), max(high, max(distances) * 3))
+            self.background = None
 
-    @style.context("default")
+    @style.context(STYLE)
     def render(self):
-        """Draw the state on the canvas, over what does not move."""
-        canvas, box = self.figure.canvas, self.figure.bbox
-        if self.drawn_size != tuple(box.size):
+        """Draw the state on the canvas, over the background."""
+        canvas = self.figure.canvas
+        if self.background is None:
             canvas.draw()
-            self.drawn_size, self.background = tuple(box.size), canvas.copy_from_bbox(box)
-        canvas.restore_region(self.background)
+        else:
+            canvas.restore_region(self.background)
+            self._draw_moving()
+
+    def _on_draw(self, event):
+        """Take the background whenever matplotlib draws the figure, so also after a zoom."""
+        if not event.canvas.is_saving():
+            self.background = event.canvas.copy_from_bbox(self.figure.bbox)
+            self._draw_moving()
+
+    def _draw_moving(self):
         for artist in self.moving:
             self.figure.draw_artist(artist)
 
     def image(self):
-        """Return the state as a Pillow image; not of a figure in a window."""
+        """Return the state as a Pillow image. This is for a figure that is not in a window."""
         self.render()
         return Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3])
 
 
 def stages(states):
-    """Choose from the States of a run those of the strip: six, or all of fewer."""
-    epochs = [state.epoch for state in states]
-    chosen = {min(epochs, key=lambda epoch: abs(epoch - part * epochs[-1])) for part in STAGES}
-    chosen.update([epoch for epoch in epochs if epoch not in chosen][: len(STAGES) - len(chosen)])
-    return [state for state in states if state.epoch in chosen]
+    """Choose the States of a run that the strip shows: six, or all if there are fewer."""
+    rest = list(states)
+    chosen = []
+    for part in STAGES[: len(states)]:
+        distances = [abs(state.epoch - part * states[-1].epoch) for state in rest]
+        chosen.append(rest.pop(np.argmin(distances)))
+    return sorted(chosen)
 
 
-def draw_strip(figure, panel, states):
+def draw_strip(figure, measures, states):
     """Draw States in small panels beside each other."""
     for column, state in enumerate(states):
-        place = (0.11 + 0.144 * column, 0.06, 0.135, 0.7)
-        axes = figure.add_axes(place, xticks=[], yticks=[])
-        axes.set_title(f"epoch {state.epoch}\nW1 {state.w1:.2g}", fontsize=7)
-        panel.draw_small(axes, state)
+        axes = figure.add_axes((0.11 + 0.144 * column, 0.06, 0.135, 0.7), xticks=[], yticks=[])
+        w1 = np.format_float_positional(state.w1, 2, fractional=False, trim="-")
+        axes.set_title(f"epoch {state.epoch}\n{measures.short_name} {w1}", fontsize=7)
+        draw_small(axes, measures, state)
 
 
-@style.context("default")
+@style.context(STYLE)
 def save_picture(gan, sample_list, path, title, history=()):
-    """Save a picture of the GAN, and below it a strip of how it came there, if that is known.
+    """Save a picture of the GAN. If its history is known, a strip below shows how it came there.
 
     Args:
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
-        path: a file whose name ends in a format that matplotlib writes; an OSError says why not.
+        path: a file whose name ends in a format that matplotlib writes.
         title: of the picture.
         history: States of the training that made the GAN what it is, as a Look keeps them.
+            Default: none.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
     noise, real = shown_rows(gan, sample_list)
+    measures = Measures(real)
     epochs = history[-1].epoch if history else 0
-    # The GAN may have changed since it was looked at last.
-    states = [*history[:-1], gan_state(*predict(gan, noise, points_for_d(real)), real, epochs)]
+    now = measures.state(*predict(gan, noise, measures.points), epochs)
+    states = [*history[:-1], now]  # the GAN may have changed since it was looked at last
     width, height = SIZE
-    figure = upper = plt.Figure((width, height + STRIP_HEIGHT * bool(history)))
-    if history:
-        upper, lower = figure.subfigures(2, 1, height_ratios=(height, STRIP_HEIGHT))
-    picture = Picture(real, epochs, upper)
+    strip = STRIP_HEIGHT if history else 0
+    figure = plt.Figure((width, height + strip))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(height, strip))
+    picture = Picture(measures, epochs, upper)
     picture.set_states(states, title)
     if history:
-        draw_strip(lower, picture.panel, stages(states))
-    with replacing(pathlib.Path(path)) as (file,):
+        draw_strip(lower, measures, stages(states))
+    with replacing(Path(path)) as (file,):
         figure.savefig(file)
-    LOG.info("picture saved in %s", path)
+    LOG.info(f"picture saved in {path}")
 
 
-def draw_graph(model, path):
-    """Draw a Keras model with its networks and their shapes as a PNG file; that takes Graphviz."""
-    silent = contextlib.redirect_stdout(None)  # pydot, too, prints what goes wrong
-    with reported(f"the graph {path}"), replacing(path) as (file,), silent:
+def draw_graph(model, log_dir):
+    """Draw the graph of a Keras model, with its networks and shapes, by Graphviz."""
+    if not log_dir:
+        return
+    path = Path(log_dir, f"{model.name}.png")
+    silent = contextlib.redirect_stdout(None)  # pydot prints what goes wrong, too
+    with reported(f"cannot draw the graph {path}"), replacing(path) as (file,), silent:
         keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
 
 
+# ---------------------------------------------------------------------------------------
+# 7. Watching
+#
+# One callback, Look, looks at the GAN while it trains, keeps what it saw, and sends it to its
+# views: window, notebook, animation, CSV file, progress line. A view that fails is dropped, and
+# training goes on.
+
+LOOKS = 40  # at a run that no view watches, and some more in its beginning
+PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
+HISTORY = 400  # States that a Look keeps, at most
+FRAME_SECONDS = 0.05  # the article's pace
+LAST_SECONDS = 2  # how long the last frame stays
+MOST_FRAMES = 1000  # frames of an animation, which are held in memory
+HELD = ", held: space goes on, right arrow shows the next look"
+
+
 class Look(keras.callbacks.Callback):
-    """Looks at the GAN while it trains, keeps what it saw, and tells its views.
+    """Looks at the GAN while it trains, keeps what it saw, and sends it to its views.
 
-    It adds `w1` to the `logs` of the epochs it looks at, for the callbacks that come after it.
+    A view is a generator function of the Look. What stands before its first `yield` opens it, and
+    `finally` closes it. Each `yield` waits for the next epoch and receives `(epoch, logs, state)`.
+    The State is None where nobody looked. If training was stopped between two looks, one more State
+    comes at the end, with None for `logs`. A view that returns has left.
 
-    A view is a generator function of the Look. Each `yield` says after how many epochs it wants a
-    State, the same each time, 0 for never, and receives `(epoch, logs, state)` when one is over;
-    `state` is None where nobody looked, `logs` at the last look of a training that was stopped. A
-    view that returns has left, one that fails is reported and gone, all others are closed at last.
+    In the `logs` of the epochs it looks at, the Look adds the distance as `w1`, for the callbacks
+    that come after it.
 
     Args:
-        gan, sample_list: a GANModel, and samples as its `train` takes them.
-        every: epochs from one look to the next, and one at the end; 0 is as often as the views
-            want. Default: None, that too, or else 40 to 130 looks, most in the beginning.
-        views: dict of views, by the names that the log calls them. Default: none.
+        gan: a GANModel.
+        sample_list: as `GANModel.train` takes it.
+        every: epochs between two looks. Default: None, as many as the views need. If none needs
+            any, the Look takes 40 to 130 looks, most of them in the beginning.
+        views: `{name: (view, every)}`, where `every` is the number of epochs between two States
+            that the view needs, 0 for never. The log uses the name. Default: none.
 
     Attributes:
-        history: list of the States of the last training, at most `HISTORY`, evenly thinned.
+        history: the States of the last training, at most `HISTORY`, evenly thinned.
+        measures: Measures of the real samples.
+        noise: the noise of the generated samples.
+        epoch: how many epochs of this training are over.
+        sees_weights_every: see `GANModel.train`.
     """
 
     def __init__(self, gan, sample_list, every=None, views=None):
         super().__init__()
-        self.gan, self.every = gan, every if every is None else whole_number("every", every, 0)
-        self.noise, self.real = shown_rows(gan, sample_list)
-        self.make_views, self.views, self.history, self.epoch = views or {}, {}, [], 0
-
-    @property
-    def sees_weights_every(self):
-        """Epochs from one look to the next, where training stands."""
-        wanted = self.every or math.gcd(*(every for _, every in self.views.values()))
-        if self.is_blind or wanted == self.every == 0:
-            return math.inf
-        most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
-        power = 10 ** (len(str(most)) - 1)
-        return wanted or max(step * power for step in (1, 2, 5) if step * power <= most)
+        self.gan = gan
+        self.noise, real = shown_rows(gan, sample_list)
+        self.measures = Measures(real)
+        self.every = 0 if every is None else whole_number("every", every)
+        self.functions = dict(views or {})
+        for name, (_, view_every) in self.functions.items():
+            whole_number(f"every of {name}", view_every, low=0)
+        self.history = []
+        self.sees_weights_every = 1
 
     def on_train_begin(self, logs=None):
-        self.history, self.epoch, self.is_blind = [], 0, False
-        # Traced, it takes a third of the time.
+        self.history = []
+        self.epoch = 0
+        self.epochs = self.params["epochs"]
+        self.trained_before = len(self.gan.train_status["gen_loss"])
+        # As a TensorFlow function it takes a third of the time.
         self.predict = tf.function(functools.partial(predict, self.gan), autograph=False)
-        self.views = {name: (view(self), 0) for name, view in self.make_views.items()}
-        self._tell(None)
+        self.views = {name: view(self) for name, (view, _) in self.functions.items()}
+        self._send(None)
+        self._plan()
 
     def on_epoch_end(self, epoch, logs=None):
-        every, self.epoch = self.sees_weights_every, epoch + 1
-        due = every < math.inf and (self.epoch % every == 0 or self.epoch == self.params["epochs"])
-        self._tell((self.epoch, logs, self._look(logs) if due else None))
+        self.epoch = epoch + 1
+        is_due = self.epoch == self.epochs or self.epoch % self.sees_weights_every == 0
+        self._send((self.epoch, logs, self._look(logs) if is_due else None))
 
     def on_train_end(self, logs=None):
-        is_seen = self.epoch == (self.history[-1].epoch if self.history else 0)
-        if self.model.stop_training and not is_seen and self.sees_weights_every < math.inf:
-            self._tell((self.epoch, None, self._look({})))
-        for name, (view, _) in self.views.items():
-            with reported(name):
+        trained = len(self.gan.train_status["gen_loss"]) - self.trained_before
+        seen = self.history[-1].epoch if self.history else 0
+        # After an error the networks may be ahead of the last epoch that was reported.
+        if seen < self.epoch == trained < self.epochs:
+            self._send((self.epoch, None, self._look({})))
+        for name, view in self.views.items():
+            with reported(f"{name} failed"):
                 view.close()
 
     def _look(self, logs):
-        with reported("the look at the GAN"):
-            outputs = self.predict(self.noise, points_for_d(self.real))
-            state = gan_state(*outputs, self.real, self.epoch)
+        """Return the State, or None if it cannot be measured, now or before."""
+        if self.sees_weights_every == math.inf:
+            return None
+        with reported("cannot measure the GAN, so the picture stops here"):
+            outputs = self.predict(self.noise, self.measures.points)
+            state = self.measures.state(*outputs, self.epoch)
             self.history.append(state)
-            if len(self.history) > HISTORY:  # the one goes that stands closest, but for a trail's
+            if len(self.history) > HISTORY:
+                # Drop the State closest to its neighbours, but none of the last `TRAIL`.
                 epochs = np.array([seen.epoch for seen in self.history[:-TRAIL]])
                 del self.history[1 + np.argmin(epochs[2:] - epochs[:-2])]
             logs["w1"] = state.w1
+            self._plan()
             return state
-        self.history, self.is_blind = [], True  # how the GAN goes on from there nobody knows
+        # The history would have a hole from here on, so stop looking.
+        self.history = []
+        self.sees_weights_every = math.inf
         return None
 
-    def _tell(self, news):
-        for name, (view, _) in list(self.views.items()):
-            del self.views[name]  # and it comes back, unless it fails or returns
-            with reported(name), contextlib.suppress(StopIteration):
-                self.views[name] = view, whole_number("every", view.send(news), 0)
+    def _plan(self):
+        """Set how many epochs lie between two looks.
+
+        Only a look changes this. Between two looks the epochs up to the next one may have run
+        already, so looking earlier would show their weights under the name of another epoch.
+        """
+        needed = math.gcd(self.every, *(self.functions[name][1] for name in self.views))
+        most = max(1, min(self.epochs // LOOKS, self.epoch // 5))
+        by_itself = max(period for period in PERIODS if period <= most)
+        self.sees_weights_every = needed or by_itself
+
+    def _send(self, message):
+        """Send a message to all views. One that returns or fails is not put back."""
+        for name, view in list(self.views.items()):
+            del self.views[name]
+            with reported(f"{name} failed"), contextlib.suppress(StopIteration):
+                view.send(message)
+                self.views[name] = view
 
 
-def next_state(look, picture, every):
+def next_state(look, picture):
     """Within a view, wait for a State and set the picture to it."""
     state = None
     while state is None:
-        _, _, state = yield every
+        _, _, state = yield
     picture.set_states(look.history)
 
 
-def live_picture(look, every=1):
-    """View: the picture in a window or else, updated in place, below a notebook's cell."""
-    figure, ipython = window_figure(), sys.modules.get("IPython")
+def live_picture(look):
+    """View: the picture in a window, or updated in place below a notebook's cell."""
+    figure = window_figure()
+    ipython = sys.modules.get("IPython")
     if figure is not None:
-        yield from window(look, figure, every)
+        yield from window(look, figure)
     elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
-        picture, due = Picture(look.real, look.params["epochs"]), time.perf_counter()
+        picture = Picture(look.measures, look.epochs)
         cell = ipython.display.display(picture.image(), display_id=True)
         while True:
-            yield from next_state(look, picture, every)
+            yield from next_state(look, picture)
             cell.update(picture.image())
-            due = max(due + FRAME_SECONDS, time.perf_counter())
-            time.sleep(max(0, due - time.perf_counter()))
+            time.sleep(FRAME_SECONDS)
 
 
-def window(look, figure, every):
-    """View: the picture in a window of matplotlib's, twenty frames a second, until it is closed."""
-    canvas, due = figure.canvas, time.perf_counter()
+def window(look, figure):
+    """View: the picture in a window, until it is closed or training is over."""
+    keys = []
     try:
-        picture = Picture(look.real, look.params["epochs"], figure)
+        picture = Picture(look.measures, look.epochs, figure)
+        picture.title.set_text("compiling")
+        canvas = figure.canvas
+        canvas.mpl_connect("key_press_event", lambda event: keys.append(event.key))
         canvas.manager.set_window_title("A generator learns")
         canvas.manager.show()
-        canvas.flush_events()  # now it has its size
+        canvas.flush_events()  # now the window has its size
+        show_frame(look, picture, keys)
         while plt.fignum_exists(figure.number):
-            picture.render()
-            canvas.blit(figure.bbox)
-            due = max(due + FRAME_SECONDS, time.perf_counter())
-            canvas.start_event_loop(max(0.001, due - time.perf_counter()))  # 0 has no end
-            yield from next_state(look, picture, every)
+            yield from next_state(look, picture)
+            show_frame(look, picture, keys)
+        LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
+    except GeneratorExit:
+        if look.epoch == look.epochs:
+            show_frame(look, picture, keys, LAST_SECONDS)
     finally:
         plt.close(figure)
 
 
+def show_frame(look, picture, keys, seconds=FRAME_SECONDS):
+    """Show the picture in its window for some seconds, and longer while it is held.
+
+    The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
+    go when the window is closed and when training has been stopped.
+
+    Args:
+        look: the Look.
+        picture: the Picture.
+        keys: list of the keys pressed so far. The window's events append to it.
+        seconds: how long it stays. Default: `FRAME_SECONDS`.
+    """
+    figure = picture.figure
+    title = picture.title.get_text()
+    end = time.perf_counter() + seconds
+    is_held = True
+    while is_held or time.perf_counter() < end:
+        is_held = keys.count(" ") % 2 == 1
+        picture.title.set_text(title + HELD if is_held else title)
+        picture.render()
+        figure.canvas.blit(figure.bbox)
+        figure.canvas.start_event_loop(FRAME_SECONDS)
+        is_wanted = plt.fignum_exists(figure.number) and not look.model.stop_training
+        if "right" in keys or not is_wanted:
+            break
+    keys[:] = [key for key in keys if key == " "]
+
+
 def window_figure():
-    """Return a figure in a new window that is not shown yet, None where there can be none."""
+    """Return a figure in a new window that is not shown yet, or None where there can be none."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
     chosen = matplotlib.get_backend(auto_select=False)
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        plt.draw_if_interactive()  # loads the backend, and a notebook's sets what plots there need
+        plt.draw_if_interactive()  # loads the backend; in a notebook it makes the user's plots show
     except ImportError:
         return None
     with style.context("default"), plt.ioff():
         figure = plt.figure(figsize=SIZE)
-    if signal.getsignal(signal.SIGINT) != on_interrupt:  # wx has Ctrl-C kill the program
+    if signal.getsignal(signal.SIGINT) != on_interrupt:  # wx lets Ctrl-C kill the program
         signal.signal(signal.SIGINT, on_interrupt)
     can_blit = isinstance(figure.canvas, FigureCanvasAgg) and figure.canvas.supports_blit
-    if figure.canvas.required_interactive_framework and can_blit:
+    if can_blit and figure.canvas.required_interactive_framework:
         return figure
     plt.close(figure)
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -973,79 +1442,124 @@ def window_figure():
     return None
 
 
-def animation(look, path, every=1):
-    """View: writes the frames to a GIF file when training ends; the last one stays for a while."""
-    # The picture's colours and their way to white and, for dots over D's output, to red.
-    ramps = [("black", "white", 16), ("green", "white", 16), ("red", "white", 16)]
-    ramps += [("black", "red", 4), ("green", "red", 4)]
-    shades = [np.linspace(colors.to_rgb(a), colors.to_rgb(b), n) for a, b, n in ramps]
+def animation(look, path):
+    """View: writes its States to a GIF file when training ends. The last one stays for a while."""
+    # The colours of the picture on their way to white and, for dots over D's output, to red.
+    ramps = ["black white", "green white", "red white", "black red", "green red"]
+    shades = [np.linspace(*colors.to_rgba_array(ramp.split()), 16)[:, :3] for ramp in ramps]
     palette = Image.new("P", (1, 1))
     palette.putpalette((np.concatenate(shades) * 255).astype("uint8").tobytes())
-    picture, frames = Picture(look.real, look.params["epochs"]), []
-    if look.real.shape[1] > 1:
+    picture = Picture(look.measures, look.epochs)
+    if look.measures.dim > 1:
         picture.figure.set_dpi(80)  # thousands of dots on shades fill many bytes
+    frames = []
     try:
         while True:
-            yield from next_state(look, picture, every)
+            yield from next_state(look, picture)
             frames.append(picture.image().quantize(palette=palette, dither=Image.Dither.NONE))
     finally:
         if frames:
             first, *others = frames
-            durations = [int(1000 * FRAME_SECONDS)] * len(others) + [2000]
-            with replacing(pathlib.Path(path)) as (file,):
-                first.save(file, append_images=others, save_all=True, loop=0, duration=durations)
-            LOG.info("animation saved in %s", path)
+            durations = [int(1000 * FRAME_SECONDS)] * len(others) + [1000 * LAST_SECONDS]
+            with replacing(Path(path)) as (file,):
+                first.save(file, save_all=True, append_images=others, duration=durations, loop=0)
+            LOG.info(f"animation saved in {path}")
+
+
+def training_csv(look, path):
+    """View: writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA if nobody looked."""
+    path = Path(path)
+    path.write_text("")
+    # Appending writes at the end of the file, even if another run has emptied it in the meantime.
+    with path.open("a", encoding="utf-8", newline="", buffering=1) as file:
+        columns = ["epoch", "dis_loss", "gen_loss", "w1"]
+        rows = csv.DictWriter(file, columns, restval="NA", extrasaction="ignore")
+        rows.writeheader()
+        LOG.info(f"losses go to {path}")
+        while True:
+            epoch, logs, _ = yield
+            if logs is not None:
+                rows.writerow({"epoch": epoch, **logs})
+
+
+def progress_line(look):
+    """View: one line that updates on a terminal; elsewhere a log line every tenth of the run."""
+    epochs = look.epochs
+    labels = {"dis_loss": "dis_loss", "gen_loss": "gen_loss", "w1": look.measures.short_name}
+    bar = None
+    done = 0
+    try:
+        while True:
+            epoch, logs, _ = yield
+            values = [(label, logs[key]) for key, label in labels.items() if key in (logs or {})]
+            if done == 0 and sys.stdout is not None and sys.stdout.isatty():
+                # Created after the first epoch, so that its estimate does not include compiling.
+                latest = list(labels.values())  # not averaged
+                bar = keras.utils.Progbar(epochs, 10, stateful_metrics=latest, unit_name="epoch")
+            if bar is not None:
+                bar.update(epoch, values)
+            elif epoch * 10 // epochs > done * 10 // epochs:
+                told = ", ".join(f"{label} = {value:.4f}" for label, value in values)
+                LOG.info(f"epoch {epoch} of {epochs}: {told}")
+            done = epoch
+    finally:
+        if bar is not None and done < epochs:
+            bar.update(done, finalize=True)
 
 
 # ---------------------------------------------------------------------------------------
-# 6. The program
+# 8. The program
 #
-# It tries the places it will write to, trains, saves what was trained, draws. What fails is said by
-# `reported` and makes the exit status 1; what is saved is decided by Keeper.
+# It tries the places it will write to, trains, saves what was trained, and draws it. Keeper decides
+# what is saved. A failure is reported and makes the exit status 1.
 
 CSV_FILE = "training.csv"
-LOSSES = ["dis_loss", "gen_loss"]
-SAVE_SECONDS = 60  # from one save to the next while it trains
+SAVE_SECONDS = 60  # between two saves during training
 
 
 def parse_args(argv=None):
-    """Read the command line; a bad one ends the program with status 2."""
+    """Read the command line. A bad one ends the program with status 2."""
     parser = argparse.ArgumentParser(
         description="Train a GAN that turns uniform noise into samples of a Gaussian.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     flag = parser.add_argument
+    number = {"type": int, "metavar": "N"}
     levels = ("info", "debug", "warn", "warning", "error", "err")
     # fmt: off
-    flag("-e", "--epoch", type=int, default=10, metavar="N", help="epochs to train")
-    flag("-b", "--batch_size", type=int, default=32, metavar="N", help="a hundredth of the data")
+    flag("-e", "--epoch", **number, default=10, help="epochs to train; the article's ten end "
+         "at a W1 of 0.5 to 2, 200 at about 0.1")
+    flag("-b", "--batch_size", **number, default=32, help="samples in a batch, of 100 in the data")
     flag("-m", "--model_dir", default="models", metavar="DIR", help="folder of the two .h5 files")
     flag("-log", "--log_dir", metavar="DIR", help="folder for model graphs and training.csv")
     flag("-log_lvl", "--log_lvl", type=str.lower, default="info", choices=levels, help="log level")
-    flag("-k", "--step_per", type=int, default=20, metavar="K", help="updates of D in an epoch")
-    flag("-n", "--noise_dim", type=int, default=4, metavar="N", help="noise for a sample")
-    flag("-s", "--seed", type=int, metavar="N", help="same seed, same result")
+    flag("-k", "--step_per", **number, default=20, help="updates of the discriminator per epoch")
+    flag("-n", "--noise_dim", **number, default=4, help="random numbers that make one sample")
+    flag("-s", "--seed", **number, help="the same seed repeats a run on the same machine")
     flag("-o", "--output", default="img/gan_results.png", metavar="FILE", help=".png, .pdf or .svg")
-    flag("-gif", "--gif", metavar="FILE", help="an animation of the training")
-    flag("-every", "--plot_every", type=int, default=1, metavar="N", help="epochs to a frame")
-    flag("-r", "--resume", action="store_true", help="go on from --model_dir; with -e 0 just draw")
+    flag("-gif", "--gif", metavar="FILE", help="animation of the training")
+    flag("-every", "--plot_every", **number, default=1, help="epochs between two frames")
+    flag("-r", "--resume", action="store_true", help="go on from the models in --model_dir; with "
+         "-e 0, just draw them")
     # fmt: on
     args = parser.parse_args(argv)
+    # Without epochs the saved models can be drawn, but there is no frame for an animation.
+    least = 0 if args.resume and not args.gif else 1
+    pictures = [("-o/--output", args.output, (".png", ".pdf", ".svg"))]
+    if args.gif:
+        pictures.append(("-gif/--gif", args.gif, (".gif",)))
     try:
-        least = 0 if args.resume and args.gif is None else 1  # of 0 epochs there are no frames
-        whole_number("-e/--epoch", args.epoch, low=least)
+        whole_number("-e/--epoch", args.epoch, least)
         for name in ("batch_size", "step_per", "noise_dim", "plot_every"):
             whole_number(f"--{name}", getattr(args, name))
-        whole_number("-s/--seed", args.seed or 0, low=0, high=2**32 - 1)
-        if pathlib.Path(args.output).suffix.lower() not in (".png", ".pdf", ".svg"):
-            raise ValueError(f"-o/--output: expected a .png, .pdf or .svg, got {args.output!r}")
-        if args.gif is not None:
-            if pathlib.Path(args.gif).suffix.lower() != ".gif":
-                raise ValueError(f"-gif/--gif: expected a .gif, got {args.gif!r}")
-            if args.epoch > MOST_FRAMES * args.plot_every:
-                least = math.ceil(args.epoch / MOST_FRAMES)
-                raise ValueError(f"-gif/--gif: at most {MOST_FRAMES} frames, use -every {least}")
+        whole_number("-s/--seed", args.seed or 0, 0, 2**32 - 1)
+        for name, path, endings in pictures:
+            if Path(path).suffix.lower() not in endings:
+                raise ValueError(f"{name}: expected {' or '.join(endings)}, got {path!r}")
+        enough = math.ceil(args.epoch / MOST_FRAMES)
+        if args.gif and args.plot_every < enough:
+            raise ValueError(f"-gif/--gif: at most {MOST_FRAMES} frames, use -every {enough}")
     except ValueError as error:
         parser.error(f"argument {error}")
     return args
@@ -1053,69 +1567,79 @@ def parse_args(argv=None):
 
 def make_and_try_places(args):
     """Make the folders of all that the run will write, and try to write there."""
-    models = [pathlib.Path(args.model_dir, name) for name in MODEL_FILES]
-    for path in models if args.resume else ():
-        if not path.exists():
-            raise FileNotFoundError(f"-r/--resume: {path} is missing")
-    places = [("-o/--output", pathlib.Path(args.output))]
+    models = [Path(args.model_dir, name) for name in MODEL_FILES]
+    if args.resume:
+        for path in models:
+            if not path.exists():
+                raise FileNotFoundError(f"-r/--resume: {path} is missing")
+    logs = ["gan_generator_model.png", "gan_discriminateor_model.png"]
+    places = [("-o/--output", Path(args.output))]
     if args.epoch:
+        logs.append(CSV_FILE)
         places += [("-m/--model_dir", path) for path in models]
-    if args.gif is not None:
-        places.append(("-gif/--gif", pathlib.Path(args.gif)))
-    if args.log_dir is not None:
-        names = ["gan_generator_model.png", "gan_discriminateor_model.png"]
-        names += [CSV_FILE] * bool(args.epoch)
-        places += [("-log/--log_dir", pathlib.Path(args.log_dir, name)) for name in names]
+    if args.gif:
+        places.append(("-gif/--gif", Path(args.gif)))
+    if args.log_dir:
+        places += [("-log/--log_dir", Path(args.log_dir, name)) for name in logs]
     for flag, path in places:
         try:
             if path.is_dir():
                 raise IsADirectoryError("it is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".gan_tried_", dir=path.parent) as folder:
-                pathlib.Path(folder, path.name).write_bytes(b"tried")
+            with tempfile.TemporaryFile(dir=path.parent) as file:
+                file.write(b"tried")
             if path.name == CSV_FILE:  # written in place, row by row
                 path.open("a").close()
         except OSError as error:
-            raise OSError(f"{flag}: cannot write {path}: {first_line(error)}") from error
+            raise OSError(f"{flag}: cannot write {path}: {reason(error)}") from error
 
 
 class Keeper(keras.callbacks.Callback):
-    """Keeps what was trained, whatever ends the run: hears the signals, and saves the models.
+    """Saves what was trained, whatever ends the run.
 
-    One rule decides: there is something to save once an epoch was done before any signal came, as
-    long as all weights are finite; else the files stay as they are. In its context a signal ends
-    training after the call in hand, a second Ctrl-C the program.
+    One rule decides: the models are saved if an epoch finished before the first signal and all
+    weights are finite. Otherwise the files stay as they are. A signal ends training after the call
+    in hand, and a second Ctrl-C ends the program.
 
     Attributes:
-        gan: the GANModel that it saves, once a minute and in the end.
-        came: list of the numbers of the signals that came.
+        gan: the GANModel to save, once a minute and when training ends.
+        came: the numbers of the signals that came.
         trained: how many epochs were trained.
-        worth_saving: whether one was done before any signal came.
+        has_models: whether training left something to save.
+        saved_in: the folder, when training has ended and the models are saved there.
     """
 
     sees_weights_every = math.inf
 
     def __init__(self, folder):
         super().__init__()
-        self.folder, self.due = folder, time.monotonic() + SAVE_SECONDS
-        self.came, self.trained, self.worth_saving = [], 0, False
+        self.folder = folder
+        self.due = time.monotonic() + SAVE_SECONDS
+        self.came = []
+        self.trained = 0
+        self.trained_in_time = False
+        self.has_models = False
+        self.saved_in = None
 
-    def __enter__(self):
-        self.handlers = {}
-        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup; Windows has no SIGHUP
-                self.handlers[number] = signal.signal(number, self._hear)
-        return self
+    @contextlib.contextmanager
+    def hear_signals(self):
+        """Within this context signals end training. Outside the main thread there are none."""
+        with contextlib.ExitStack() as undo:
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                is_main = threading.current_thread() is threading.main_thread()
+                # nohup ignores SIGHUP, and so do we then.
+                if number and is_main and signal.getsignal(number) != signal.SIG_IGN:
+                    handler = signal.signal(number, self._on_signal)
+                    undo.callback(signal.signal, number, handler)
+            yield
 
-    def __exit__(self, *error):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def _hear(self, number, frame):
-        self.came.append(number)  # and raise nothing: TensorFlow, if it is compiling, loses it
-        if number == signal.SIGINT:  # a terminal that is closed hangs up twice
+    def _on_signal(self, number, frame):
+        # Raise nothing here: TensorFlow swallows an exception that is raised while it compiles.
+        self.came.append(number)
+        if number == signal.SIGINT:  # only this one: closing a terminal sends SIGHUP twice
             signal.signal(number, signal.SIG_DFL)
-        if self.model is not None:
+        if self.model:
             self.model.stop_training = True
 
     def on_train_begin(self, logs=None):
@@ -1124,124 +1648,111 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.trained = epoch + 1
-        self.worth_saving = self.worth_saving or not self.came
-        if self.worth_saving and time.monotonic() >= self.due:
+        if not self.came:
+            self.trained_in_time = True
+        if self.trained_in_time and time.monotonic() >= self.due:
             self.due = time.monotonic() + SAVE_SECONDS
             try:
                 self.gan.save_model(self.folder)
             except Exception as error:  # it is tried again
-                LOG.warning("the models are not saved yet: %s", first_line(error))
+                LOG.warning("the models are not saved yet: %s", reason(error))
 
-    def save(self):
-        """Save in the folder, if that fails in a new temporary one; False if there is nothing."""
-        weights = self.gan.generator_training_model.get_weights()  # of both networks
-        if not self.worth_saving or not all_finite(weights):
-            why = "weights are not finite" if self.worth_saving else "no epoch was done in time"
-            LOG.warning("nothing is saved, as %s: %s stays as it is", why, self.folder)
-            return False
-        with reported(f"saving the models in {self.folder}"):
+    def on_train_end(self, logs=None):
+        """Save in the folder or, if that fails, in a new temporary one."""
+        self.has_models = self.trained_in_time and all_finite(self.model.get_weights())
+        if not self.has_models:
+            why = "interrupted before the first epoch was done"
+            if self.trained_in_time:
+                why = "weights are not finite"
+            LOG.warning(f"nothing saved: {why}; {self.folder} is unchanged")
+            return
+        with reported(f"cannot save the models in {self.folder}"):
             self.gan.save_model(self.folder)
-            LOG.info("models saved in %s", self.folder)
-            return True
-        with reported("saving them elsewhere"), contextlib.ExitStack() as undo:
+            self.saved_in = self.folder
+            return
+        with reported("cannot save the models elsewhere"):
             folder = tempfile.mkdtemp(prefix="gan_models_")
-            undo.callback(os.rmdir, folder)
             self.gan.save_model(folder)
-            undo.pop_all()
-            LOG.error("they are saved in %s", folder)
-        return True
-
-
-def training_csv(look, path):
-    """View: writes `epoch, dis_loss, gen_loss, w1`, a row an epoch; NA where nobody looked."""
-    with path.open("w", encoding="utf-8", newline="", buffering=1) as file:  # a row at once
-        rows = csv.DictWriter(file, ["epoch", *LOSSES, "w1"], restval="NA", extrasaction="ignore")
-        rows.writeheader()
-        LOG.info("losses go to %s", path)
-        while True:
-            epoch, logs, _ = yield 0
-            if logs is not None:
-                rows.writerow({"epoch": epoch, **logs})
-
-
-def progress_line(look):
-    """View: one line that updates on a terminal; elsewhere a log line every tenth of the run."""
-    done, epochs, bar = 0, look.params["epochs"], None
-    try:
-        while True:
-            epoch, logs, _ = yield 0
-            losses = {name: logs[name] for name in LOSSES if logs is not None}
-            if done == 0 and sys.stdout is not None and sys.stdout.isatty():
-                # Made as late as this, its time to go leaves out the compiling.
-                bar = keras.utils.Progbar(epochs, 10, stateful_metrics=LOSSES, unit_name="epoch")
-            if bar is not None:
-                bar.update(epoch, losses.items(), finalize=False)
-            elif epoch * 10 // epochs > done * 10 // epochs:
-                told = epoch, epochs, *losses.values()
-                LOG.info("epoch %d of %d: dis_loss = %.4f, gen_loss = %.4f", *told)
-            done = epoch
-    finally:
-        if bar is not None:
-            bar.update(done, finalize=True)
+            LOG.error(f"the models are saved in {folder} instead")
 
 
 def run(args):
-    """Try the places, train, save what was trained, draw; returns the exit status."""
-    with Keeper(args.model_dir) as keeper:
+    """Try the places, train, save what was trained, and draw it. Returns the exit status."""
+    keeper = Keeper(args.model_dir)
+    with keeper.hear_signals():
         make_and_try_places(args)
         if args.seed is not None:
             keras.utils.set_random_seed(args.seed)
         samples = make_samples(args.batch_size * BATCHES, args.noise_dim, args.seed)
-        gan = keeper.gan = make_gan(args.noise_dim, args.log_dir)
+        gan = make_gan(args.noise_dim, args.log_dir)
+        keeper.gan = gan
         if args.resume:
             gan.load_model(args.model_dir)
-        every, title = args.plot_every, f"noise_dim = {args.noise_dim}"
-        views = {"the progress line": progress_line}
-        views["the live picture"] = functools.partial(live_picture, every=every)
-        if args.gif is not None:
-            views[args.gif] = functools.partial(animation, path=args.gif, every=every)
-        if args.log_dir is not None:
-            path = pathlib.Path(args.log_dir, CSV_FILE)
-            views[str(path)] = functools.partial(training_csv, path=path)
-        look = Look(gan, samples, views=views)
+        look = Look(gan, samples, views=make_views(args))
         if args.epoch:
             settings = args.epoch, args.batch_size, args.step_per
-            with reported("training"):
+            with reported("training failed"):
                 gan.train(samples, *settings, callbacks=[keeper, look])
             if keeper.came:
-                LOG.warning("interrupted after %d of %d epochs", keeper.trained, args.epoch)
-            title = f"K = {args.step_per}, {keeper.trained}{' more' * args.resume} epochs, {title}"
-        if not args.epoch or keeper.save():
-            with reported(f"the picture {args.output}"):
-                title = f"{title}, W1 = {log_result(gan, samples):.3g}"
+                LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
+            if keeper.saved_in:
+                LOG.info(f"models saved in {keeper.saved_in}")
+        if not args.epoch or keeper.has_models:
+            with reported(f"cannot draw the picture {args.output}"):
+                title = make_title(args, keeper.trained, log_result(gan, look))
                 save_picture(gan, samples, args.output, title, look.history)
-    interrupted = 128 + keeper.came[0] if keeper.came else 0
-    return 1 if FAILED else interrupted
+    if FAILED:
+        return 1
+    return 128 + keeper.came[0] if keeper.came else 0
 
 
-def log_result(gan, samples):
-    """Say in one line what the generator has learned; returns W1."""
-    noise, real = shown_rows(gan, samples)
-    generated = gan.generator_model(noise, training=False).numpy()
-    judged, w1 = gan.discriminateor_model(generated, training=False), wasserstein(generated, real)
-    numbers = generated.mean(), generated.std(), real.mean(), real.std(), w1, np.mean(judged)
-    spread = "mean %.3f, standard deviation %.3f"
-    told = f"generated: {spread}; real: {spread}; Wasserstein-1 distance %.3f; D's mean output %.3f"
-    LOG.info(told, *numbers)
+def make_views(args):
+    """Return the views of a run, as a Look takes them."""
+    views = {"the progress line": (progress_line, 0)}
+    views["the live picture"] = (live_picture, args.plot_every)
+    if args.gif:
+        views[args.gif] = (functools.partial(animation, path=args.gif), args.plot_every)
+    if args.log_dir:
+        path = Path(args.log_dir, CSV_FILE)
+        views[str(path)] = (functools.partial(training_csv, path=path), 0)
+    return views
+
+
+def make_title(args, trained, w1):
+    result = f"noise_dim = {args.noise_dim}, W1 = {w1:.3g}"
+    if args.epoch == 0:
+        return result
+    epochs = "more epochs" if args.resume else "epochs"
+    return f"K = {args.step_per}, {trained} {epochs}, {result}"
+
+
+def log_result(gan, look):
+    """Log in one line what the generator has learned. Returns W1."""
+    generated = gan.generator_model(look.noise, training=False).numpy()
+    judged = gan.discriminateor_model(generated, training=False).numpy()
+    real = look.measures.real
+    w1 = look.measures.distance(generated)
+    LOG.info(
+        f"generated: mean {generated.mean():.3f}, standard deviation {generated.std():.3f}; "
+        f"real: mean {real.mean():.3f}, standard deviation {real.std():.3f}; "
+        f"Wasserstein-1 distance {w1:.3f}; D's mean output {judged.mean():.3f}"
+    )
     return w1
 
 
 def main(argv=None):
-    """Run the program; returns 0, 1 if something failed, 128 plus the number of a signal."""
+    """Run the program. Returns 0, 1 if something failed, or 128 plus the number of a signal."""
     args = parse_args(argv)
     level = "ERROR" if args.log_lvl == "err" else args.log_lvl.upper()
     app_logger.init("INFO" if level == "DEBUG" else level)  # the libraries have much to say
     LOG.setLevel(level)
     keras.config.set_floatx("float32")  # whatever keras.json says
     keras.config.set_epsilon(1e-7)
-    gc.freeze()  # what the imports made stays: to look through it for garbage takes long
+    # Everything the imports made lives as long as the program. Keep the garbage collector from
+    # scanning it.
+    gc.freeze()
     FAILED.clear()
-    with reported("the run"):
+    with reported("the run failed"):
         return run(args)
     return 1
 

@@ -1,7 +1,7 @@
-"""What the tests share: small GANs, the article's recordings, the program as a process.
+"""What the tests share: small GANs, the program as a process, a display of their own.
 
-pytest reads this file once more before it starts the processes that run the tests: what takes
-seconds to import is imported in the functions.
+pytest also imports this file before it starts the worker processes. Imports that take seconds
+therefore stand inside the functions.
 """
 
 import contextlib
@@ -18,25 +18,35 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# When pytest runs in the background signals may be ignored that are to be heard here.
+DATA = pathlib.Path(__file__).parent / "data"
+LIMIT = 600  # seconds; ends a test that hangs, and never one on a slow machine
+
+# The tests send these signals. A pytest in the background may have inherited that they are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-DATA = pathlib.Path(__file__).parent / "data"
+# No window opens on the screen of whoever runs the tests.
+for variable in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
+    os.environ.pop(variable, None)
+
+
+def pytest_configure(config):
+    """Let the tests pass in a folder that cannot be written to."""
+    config.addinivalue_line("filterwarnings", "ignore::pytest.PytestCacheWarning")
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest: they are shared out over the processors."""
+    """Begin with the files that take longest, so that no process is left with one at the end."""
     ranks = {"test_readme.py": 1, "test_command.py": 2, "test_pictures.py": 3}
     items.sort(key=lambda item: ranks.get(item.path.name, 4))
 
 
 def pytest_collection_finish():
-    """As the program does when all is imported: the tests take a sixth less."""
+    """Keep the garbage collector from scanning the imported modules: this saves a sixth."""
     gc.freeze()
 
 
 def small_gan(noise_dim=2, signal_dim=1, optimizer="sgd"):
-    """A compiled GAN that compiles and trains fast."""
+    """Return a compiled GAN that compiles and trains fast."""
     from keras import layers
 
     import demo_gan
@@ -60,12 +70,12 @@ def small_samples(rows=40, noise_dim=2, signal_dim=1, seed=0):
 
 
 def weights(*networks):
-    """Copies of all weights of models or layers."""
+    """Return copies of all weights of models or layers."""
     return [np.array(weight) for network in networks for weight in network.get_weights()]
 
 
 def contents(folder):
-    """Each file's name, and a hash that tells if anything was changed."""
+    """Return the name of each file in a folder, with a hash of what it holds."""
     return {path.name: hash(path.read_bytes()) for path in folder.iterdir()}
 
 
@@ -101,9 +111,8 @@ def start(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
     environment = {key: value for key, value in environment.items() if value is not None}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)], env=environment, **{**streams, **options}
-    )
+    command = [sys.executable, *map(str, arguments)]
+    process = subprocess.Popen(command, env=environment, **{**streams, **options})
     _started.append(process)
     return process
 
@@ -112,14 +121,14 @@ def start_demo(*arguments, **options):
     return start(ROOT / "demo_gan.py", *arguments, **options)
 
 
-def finish(process, timeout=120):
-    """Wait for a process; returns its status, standard output and standard error."""
+def finish(process, timeout=LIMIT):
+    """Wait for a process to end; returns its status, standard output and standard error."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
 
-def wait_for(condition, process, timeout=60):
-    """Wait until a running process has brought something about."""
+def wait_for(condition, process, timeout=LIMIT):
+    """Wait for something that a running process brings about."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert process.poll() is None
@@ -136,22 +145,24 @@ def needs(*tools):
 
 
 def with_graphs(status):
-    """The status of a run with -log, which draws graphs: 1 where there is no Graphviz."""
+    """Return the status of a run with -log: its graphs fail where there is no Graphviz."""
     return status if shutil.which("dot") else 1
 
 
 @contextlib.contextmanager
 def virtual_display():
-    """A display of its own, `(":number", process)`, that ends with the context."""
+    """Yield a new display, `(":number", process)`, that ends with the context."""
     reader, writer = os.pipe()
     command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1000x700x24"]
     process = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         display = f":{pipe.readline().strip()}"
-    yield display, process
-    process.terminate()
-    process.wait()
+    try:
+        yield display, process
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @pytest.fixture
@@ -161,10 +172,10 @@ def no_display(monkeypatch):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A folder in which the demo has run for 20 epochs with seed 0, headless."""
+    """Return a folder in which the program ran for 20 epochs with seed 0, without a display."""
     folder = tmp_path_factory.mktemp("trained")
     options = ["-e", "20", "-s", "0", "-log", "log", "-gif", "training.gif"]
-    process = start_demo(*options, cwd=folder, env={"DISPLAY": ""})
+    process = start_demo(*options, cwd=folder)
     status, out, err = finish(process)
     assert status == with_graphs(0), err
     (folder / "stdout.txt").write_text(out)
@@ -174,5 +185,5 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def models(trained, tmp_path):
-    """A fresh copy of trained models."""
+    """Return a folder with a fresh copy of trained models."""
     return pathlib.Path(shutil.copytree(trained / "models", tmp_path / "models"))

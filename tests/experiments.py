@@ -1,46 +1,100 @@
-"""The article's experiments: what K and the noise dimension do to the distance from N(0, 1).
+"""What K, the noise dimension and the loss do to the distance from N(0, 1).
 
     python tests/experiments.py
 
-trains the demo's GAN for every K and every noise dimension below, with 20 seeds each. It prints a
-table of the article's three, beside what the article's own program gave on its own stack, draws a
-figure of all, and writes the numbers to a .json file beside the figure. It takes about two minutes
-and needs nothing that the demo does not need.
+trains the demo's GAN in each of the settings below, with twenty seeds. It prints a table of the
+article's three settings, beside what the article's own program gave on its own stack, and of the
+non-saturating loss. It draws a figure of all settings and writes the numbers to a .json file beside
+it. It takes a few minutes, says on stderr how far it is, and needs nothing that the demo does not
+need.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
 import sys
+import typing
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+import demo_gan  # before Keras: it tells Keras to run on TensorFlow
+
+# isort: split
 import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-import demo_gan
-
-# K, the updates of the discriminator per epoch, with noise_dim 4, and noise_dim with K = 20; the
-# colours are Okabe and Ito's, which the colour-blind can tell apart.
-STEPS_PER = {1: "#CC79A7", 3: "#E69F00", 10: "#56B4E9", 20: "#0072B2"}
-NOISE_DIMS = {1: "#D55E00", 2: "#E69F00", 4: "#0072B2", 8: "#009E73"}
 EPOCHS = 200
 BATCH_SIZE = 32
 EVERY = 20  # epochs from one W1 to the next, as in the recordings
+RECORDED = pathlib.Path(__file__).parent / "data" / "statistics.json"
 
-# W1 is taken to the quantiles of N(0, 1), as if its samples were perfectly spread: 20,000 random
-# ones would be 0.009 from it themselves.
+# Generated samples are compared with the quantiles of N(0, 1). Random samples would themselves be
+# at a distance of 0.009 from it.
 SAMPLES = 20_000
-QUANTILES = np.array(
-    [[statistics.NormalDist().inv_cdf((i + 0.5) / SAMPLES)] for i in range(SAMPLES)], "float32"
-)
+LEVELS = (np.arange(SAMPLES) + 0.5) / SAMPLES
+QUANTILES = np.array([[statistics.NormalDist().inv_cdf(level)] for level in LEVELS], "float32")
+
+# D's loss says -log p, which makes it the non-saturating loss when it is G's.
+LOSSES = {
+    "saturating": demo_gan.log_loss_generator,
+    "non-saturating": demo_gan.log_loss_discriminator,
+}
+
+
+class Setting(typing.NamedTuple):
+    """What the experiments change. The defaults are the article's."""
+
+    step_per: int = 20
+    noise_dim: int = 4
+    loss: str = "saturating"
+
+
+# The settings, in colours of Okabe and Ito's, which colour-blind readers can tell apart.
+COLORS = {
+    Setting(1): "#CC79A7",
+    Setting(3): "#E69F00",
+    Setting(10): "#56B4E9",
+    Setting(20): "#0072B2",
+    Setting(20, 1): "#D55E00",
+    Setting(20, 2): "#E69F00",
+    Setting(20, 8): "#009E73",
+    Setting(3, 4, "non-saturating"): "#D55E00",
+    Setting(20, 4, "non-saturating"): "#009E73",
+}
+
+# The panels of the figure: title, label, and which settings it compares.
+PANELS = [
+    ("K, with noise_dim = 4", "K = {0}", [Setting(k) for k in (1, 3, 10, 20)]),
+    ("noise_dim, with K = 20", "noise_dim = {1}", [Setting(20, n) for n in (1, 2, 4, 8)]),
+    (
+        "G's loss, with noise_dim = 4",
+        "K = {0}, {2}",
+        [Setting(k, 4, loss) for k in (3, 20) for loss in LOSSES],
+    ),
+]
+
+
+def name(setting):
+    """Return what a setting is called in the .json files."""
+    text = f"step_per={setting.step_per} noise_dim={setting.noise_dim}"
+    if setting.loss == "saturating":
+        return text
+    return f"{text} loss={setting.loss}"
+
+
+@functools.cache
+def make_gan(noise_dim, loss):
+    gan = demo_gan.make_gan(noise_dim)
+    gan.compile_generator_model(loss=LOSSES[loss])
+    return gan
 
 
 def start_afresh(gan, seed):
     """Put a GAN where `keras.utils.set_random_seed(seed)` and `make_gan` would have put it.
 
-    Compiling a GAN takes longer than training it, so one serves all seeds.
+    Compiling a GAN takes longer than training it, so all seeds share one.
     """
     keras.utils.set_random_seed(seed)
     for layer in (*gan.generator_model.layers, *gan.discriminateor_model.layers):
@@ -53,109 +107,105 @@ def start_afresh(gan, seed):
                 variable.assign(np.zeros(variable.shape))
 
 
-def run(step_per, noise_dim, seeds):
-    """Train the demo's GAN once per seed, with K = `step_per`.
+def run(setting, seeds):
+    """Train the demo's GAN in one setting, once per seed.
 
     Returns W1, `(seeds, EPOCHS / EVERY)`, and D's mean output on the last samples, `(seeds,)`.
     """
-    gan = demo_gan.make_gan(noise_dim)
-    w1, dis_mean = [], []
+    gan = make_gan(setting.noise_dim, setting.loss)
+    w1 = []
+    dis_mean = []
     for seed in seeds:
         start_afresh(gan, seed)
-        samples = demo_gan.make_samples(BATCH_SIZE * demo_gan.BATCHES, noise_dim, seed)
-        # The article's noise, also when somebody tries other data.
-        noise = np.random.default_rng([seed, 1]).uniform(-3, 3, (SAMPLES, noise_dim))
+        samples = demo_gan.make_samples(BATCH_SIZE * demo_gan.BATCHES, setting.noise_dim, seed)
+        rng = np.random.default_rng([seed, 1])
+        noise = rng.uniform(-3, 3, (SAMPLES, setting.noise_dim))
         look = demo_gan.Look(gan, {"x": noise, "y": QUANTILES}, every=EVERY)
-        gan.train(samples, EPOCHS, BATCH_SIZE, step_per, callbacks=[look])
+        gan.train(samples, EPOCHS, BATCH_SIZE, setting.step_per, callbacks=[look])
         w1.append([state.w1 for state in look.history])
         dis_mean.append(np.mean(gan.discriminateor_model(gan.generator_model(look.noise))))
     return np.array(w1), np.array(dis_mean)
 
 
-RECORDED = pathlib.Path(__file__).parent / "data" / "statistics.json"
-
-
-def recordings(path=RECORDED):
-    """What `run` returned, by `(step_per, noise_dim)`; by default of the article's own program."""
+def read_results(path=RECORDED):
+    """Return what `run` returned for each setting in a .json file, by default the article's."""
+    numbers = json.loads(path.read_text())
     return {
-        tuple(int(setting.split("=")[1]) for setting in name.split()): (
-            np.array(recorded["w1_every_20_epochs"]),
-            np.array(recorded["final_dis_mean"]),
+        setting: (
+            np.array(numbers[name(setting)]["w1_every_20_epochs"]),
+            np.array(numbers[name(setting)]["final_dis_mean"]),
         )
-        for name, recorded in json.loads(path.read_text()).items()
+        for setting in COLORS
+        if name(setting) in numbers
     }
+
+
+def write_results(results, path):
+    numbers = {
+        name(setting): {"w1_every_20_epochs": w1.tolist(), "final_dis_mean": dis_mean.tolist()}
+        for setting, (w1, dis_mean) in results.items()
+    }
+    path.write_text(json.dumps(numbers))
 
 
 def print_table(results):
-    """Print the article's experiments in Markdown: each number is the median over the seeds."""
+    """Print a table in Markdown: each number is the median over the seeds."""
+    print("| K | noise_dim | loss of G | run by | final W1 (quartiles) | largest W1 | mean of D |")
+    print("| ---: | ---: | --- | --- | --- | ---: | ---: |")
+    recorded = read_results()
+    for setting in results:
+        if setting in recorded:
+            print_row(setting, "this port", *results[setting])
+            print_row(setting, "the article's stack", *recorded[setting])
+        elif setting.loss != "saturating":
+            print_row(setting, "this port", *results[setting])
 
-    def text(w1):
-        return f"{w1:.3f}" if w1 < 1 else f"{w1:.2f}" if w1 < 10 else f"{w1:.0f}"
 
-    def print_row(experiment, stack, w1, dis_mean):
-        low, median, high = map(text, np.quantile(w1[:, -1], [0.25, 0.5, 0.75]))
-        largest = text(np.median(w1.max(axis=1)))
-        final = f"{median} ({low} to {high})"
-        cells = *experiment, stack, final, largest, f"{np.median(dis_mean):.2f}"
-        print("|", " | ".join(map(str, cells)), "|")
-
-    print("| K | noise_dim | run by | W1 at the end (quartiles) | largest W1 | D's mean output |")
-    print("| ---: | ---: | --- | --- | ---: | ---: |")
-    recorded = recordings()
-    for experiment in filter(recorded.get, results):
-        print_row(experiment, "this port", *results[experiment])
-        print_row(experiment, "the article's stack", *recorded[experiment])
+def print_row(setting, stack, w1, dis_mean):
+    low, median, high = np.quantile(w1[:, -1], [0.25, 0.5, 0.75])
+    final = f"{median:.2f} ({low:.2f} to {high:.2f})"
+    largest = np.median(w1.max(axis=1))
+    cells = *setting, stack, final, f"{largest:.1f}", f"{np.median(dis_mean):.2f}"
+    print("|", " | ".join(map(str, cells)), "|")
 
 
 def draw(results, path):
-    """Draw W1 over the epochs: one panel for K, one for the noise dimension."""
-    figure = Figure((8.3, 4.3), dpi=200, layout="constrained")
-    figure.suptitle(
-        "Wasserstein-1 distance of the generated samples from N(0, 1): "
-        "each seed thin, their median thick",
-        fontsize="medium",
-    )
-    left, right = figure.subplots(1, 2)
-    left.set_title("K, with noise_dim = 4", fontsize="medium")
-    right.set_title("noise_dim, with K = 20", fontsize="medium")
-    curves = [(left, f"K = {k}", c, results[k, 4]) for k, c in STEPS_PER.items()]
-    curves += [(right, f"noise_dim = {n}", c, results[20, n]) for n, c in NOISE_DIMS.items()]
-    for axes, label, color, (w1, _) in curves:
-        epochs = np.arange(EVERY, EPOCHS + 1, EVERY)
-        axes.plot(epochs, w1.T, color=color, linewidth=0.5, alpha=0.35)
-        axes.plot(epochs, np.median(w1, axis=0), color=color, linewidth=2, label=label, zorder=3)
-    for axes in (left, right):
+    """Draw W1 over the epochs."""
+    figure = Figure((11, 5.2), dpi=140, layout="constrained")
+    figure.suptitle("Wasserstein-1 distance (W1) from N(0, 1): each seed thin, their median thick")
+    epochs = np.arange(EVERY, EPOCHS + 1, EVERY)
+    for axes, (title, label, settings) in zip(figure.subplots(1, 3), PANELS):
+        for setting in settings:
+            if setting in results:
+                w1, _ = results[setting]
+                color = COLORS[setting]
+                axes.plot(epochs, w1.T, color=color, linewidth=0.5, alpha=0.3)
+                median = np.median(w1, axis=0)
+                axes.plot(epochs, median, color=color, label=label.format(*setting), linewidth=2)
+        axes.set_title(title)
         axes.set(xlabel="epoch", xlim=(0, EPOCHS), yscale="log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
-        axes.legend(frameon=False)
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15))
     figure.savefig(path)
 
 
-def main(argv=None):
+def main(argv=None, settings=COLORS):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    shown = {"help": "default: %(default)s"}
-    parser.add_argument("--seeds", type=int, default=20, metavar="N", **shown)
-    parser.add_argument("--figure", default="img/experiments.png", metavar="FILE", **shown)
+    parser.add_argument("--seeds", type=int, default=20, help="default: 20")
+    parser.add_argument("--figure", default="img/experiments.png", help="default: %(default)s")
     args = parser.parse_args(argv)
+    figure = pathlib.Path(args.figure)
+    numbers = figure.with_suffix(".json")
     demo_gan.UPDATES_FOR_XLA = 0  # each run is short, but one compilation serves all seeds
-    experiments = dict.fromkeys([*((k, 4) for k in STEPS_PER), *((20, n) for n in NOISE_DIMS)])
-    # The table may go to a file; the bar may not.
-    bar = keras.utils.Progbar(len(experiments), unit_name="experiment", verbose=sys.stdout.isatty())
     results = {}
-    for experiment in experiments:
-        results[experiment] = run(*experiment, range(args.seeds))
-        bar.add(1)
+    for number, setting in enumerate(settings, 1):
+        print(f"{number} of {len(settings)}: {name(setting)}", file=sys.stderr, flush=True)
+        results[setting] = run(setting, range(args.seeds))
     print_table(results)
-    draw(results, args.figure)
-    numbers = {
-        f"step_per={step_per} noise_dim={noise_dim}": {
-            "w1_every_20_epochs": w1.tolist(),
-            "final_dis_mean": dis_mean.tolist(),
-        }
-        for (step_per, noise_dim), (w1, dis_mean) in results.items()
-    }
-    pathlib.Path(args.figure).with_suffix(".json").write_text(json.dumps(numbers, indent=1))
+    draw(results, figure)
+    write_results(results, numbers)
+    print(f"written: {figure}, {numbers}", file=sys.stderr)
 
 
 if __name__ == "__main__":

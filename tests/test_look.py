@@ -1,0 +1,637 @@
+"""A Look sees each epoch as it was, and its views show it: animation, window, notebook."""
+
+import base64
+import contextlib
+import functools
+import io
+import json
+import math
+import random
+import re
+
+import keras
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, finish, needs, small_gan, small_samples, start, virtual_display, weights
+from images import BLACK, GREEN, GREY, RED, axes_of, constant_state, mask, opened, part, pixels
+from PIL import Image, ImageSequence
+
+import demo_gan
+
+TESTS = ROOT / "tests"
+SAMPLES = small_samples()
+EPOCHS = 120
+CADENCES = [1, 4, 6, 10, 25, 30, 50, 60]
+
+
+@pytest.fixture(scope="module")
+def gan():
+    """Return a GAN that changes at each epoch, by more than rounding."""
+    return small_gan(optimizer=keras.optimizers.SGD(0.1))
+
+
+def train(gan, epochs, *callbacks):
+    gan.train(SAMPLES, epochs, batch_size=8, step_per=1, callbacks=list(callbacks))
+
+
+def epochs_of(states):
+    return [state.epoch for state in states]
+
+
+def after_epoch(function):
+    return keras.callbacks.LambdaCallback(on_epoch_end=function)
+
+
+class Ends(keras.callbacks.Callback):
+    """Stops a training or raises, also while a call into TensorFlow is told of."""
+
+    sees_weights_every = math.inf
+
+    def __init__(self, at, stops=True, raises=False):
+        super().__init__()
+        self.at = at
+        self.stops = stops
+        self.raises = raises
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.at:
+            self.model.stop_training = self.stops
+            if self.raises:
+                raise ZeroDivisionError
+
+
+class Changes(keras.callbacks.Callback):
+    """Changes how often it sees the weights, at any time."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+        self.sees_weights_every = math.inf
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.draw.random() < 0.05:
+            self.sees_weights_every = self.draw.choice([*CADENCES, math.inf])
+
+
+class Watcher:
+    """A view that keeps its States, until it leaves or fails."""
+
+    def __init__(self, draw):
+        self.every = draw.choice(CADENCES)
+        self.last = draw.choice([2, 7, 30, 61, EPOCHS])
+        self.fails = draw.choice([True, False])
+        self.told = 0
+        self.states = []
+
+    def __call__(self, look):
+        while self.told < self.last:
+            self.told, _, state = yield
+            if state is not None:
+                self.states.append(state)
+        if self.fails:
+            raise RuntimeError
+
+
+@pytest.fixture(scope="module")
+def train_alike(gan):
+    """Return a function that trains from the same weights, with the same draws."""
+    first_weights = weights(gan.generator_training_model)
+
+    def train_again(*callbacks):
+        gan.generator_training_model.set_weights(first_weights)
+        random.seed(0)
+        train(gan, EPOCHS, *callbacks)
+
+    return train_again
+
+
+@pytest.fixture(scope="module")
+def every_state(gan, train_alike):
+    """Return the States of a training at which a Look looks at every epoch."""
+    look = demo_gan.Look(gan, SAMPLES, every=1)
+    train_alike(look)
+    return {state.epoch: state for state in look.history}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_state_is_of_the_epoch_it_names(gan, train_alike, every_state, seed):
+    draw = random.Random(seed)
+    watchers = [Watcher(draw) for _ in range(draw.randint(1, 2))]
+    views = {str(number): (view, view.every) for number, view in enumerate(watchers)}
+    look = demo_gan.Look(gan, SAMPLES, draw.choice([None, None, draw.choice(CADENCES)]), views)
+    end = Ends(draw.randint(1, 2 * EPOCHS), draw.random() < 0.7, draw.random() < 0.5)
+    callbacks = [look, Changes(draw), end]
+    draw.shuffle(callbacks)
+    with contextlib.suppress(ZeroDivisionError):
+        train_alike(*callbacks)
+    states = list(look.history)
+    for view in watchers:
+        states += view.states
+        due = range(view.every, view.told + 1, view.every)
+        assert set(due) <= set(epochs_of(view.states))
+    for state in states:
+        expected = every_state[state.epoch]
+        assert state.w1 == pytest.approx(expected.w1, rel=1e-4)
+        np.testing.assert_allclose(state.decision, expected.decision, rtol=1e-4)
+
+
+def test_view_hears_of_every_epoch_and_of_one_more_look_at_a_stop(gan):
+    told = []
+
+    def note(look):
+        while True:
+            epoch, logs, state = yield
+            told.append((epoch, logs is not None, state is not None))
+
+    look = demo_gan.Look(gan, SAMPLES, views={"note": (note, 80)})
+    train(gan, 100, look, Ends(at=20))
+    *before, last = told
+    assert before == [(epoch, True, False) for epoch in range(1, 51)]
+    assert last == (50, False, True)
+
+
+@pytest.mark.parametrize("epochs", [200, 5000])
+def test_look_by_default_looks_40_to_130_times(gan, epochs):
+    look = demo_gan.Look(gan, SAMPLES)
+    train(gan, epochs, look)
+    assert 40 <= len(look.history) <= 130
+    assert look.history[0].epoch == 1
+    assert look.history[-1].epoch == epochs
+
+
+def test_look_by_default_has_seen_enough_of_a_training_that_stops_early(gan):
+    look = demo_gan.Look(gan, SAMPLES)
+    train(gan, 5000, look, Ends(at=30))
+    assert len(look.history) >= 6
+    assert 30 <= look.history[-1].epoch < 60
+
+
+def test_history_of_very_many_looks_is_an_even_choice(gan, monkeypatch):
+    monkeypatch.setattr(demo_gan, "HISTORY", 100)
+    look = demo_gan.Look(gan, SAMPLES, every=1)
+    train(gan, 200, look)
+    seen = epochs_of(look.history)
+    assert len(seen) == 100
+    assert seen[0] == 1
+    assert seen[-20:] == list(range(181, 201))
+    assert np.diff(seen).max() < 5
+
+
+def test_of_too_many_rows_evenly_spread_ones_are_shown(gan):
+    samples = small_samples(40_000)
+    for rows in samples.values():
+        rows.sort(axis=0)
+    look = demo_gan.Look(gan, samples)
+    for rows in (look.noise, look.measures.real):
+        assert len(rows) == demo_gan.SHOWN
+        assert abs(rows.mean()) < 0.1
+
+
+def failing(error):
+    def view(look):
+        yield
+        raise error
+
+    return view
+
+
+def test_view_that_fails_is_reported_once_and_the_look_goes_on(gan, caplog):
+    view = failing(OSError("disk full"))
+    look = demo_gan.Look(gan, SAMPLES, every=1, views={"the odd one": (view, 1)})
+    train(gan, 9, look)
+    assert len(look.history) == 9
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.message == "the odd one failed: disk full"
+
+
+def test_ctrl_c_in_a_view_ends_the_training(gan):
+    views = {"it": (failing(KeyboardInterrupt), 0)}
+    with pytest.raises(KeyboardInterrupt):
+        train(gan, 9, demo_gan.Look(gan, SAMPLES, views=views))
+
+
+MOST_ROWS = tf.Variable(100)
+
+
+@keras.saving.register_keras_serializable("tests")
+class FailsOnManyRows(keras.layers.Layer):
+    def call(self, inputs):
+        tf.debugging.assert_less(tf.shape(inputs)[0], MOST_ROWS)
+        return inputs
+
+
+def test_look_that_cannot_measure_stops_until_the_next_training(caplog):
+    gan = small_gan()
+    gan.add_gen_layer(FailsOnManyRows())
+    gan.compile_generator_model("sgd")
+    gan.compile_discriminateor_model("sgd")
+    look = demo_gan.Look(gan, SAMPLES, every=1)
+    train(gan, 5, look, after_epoch(lambda *_: MOST_ROWS.assign(20)))
+    assert look.history == []  # a picture of the first epochs would look like one of the end
+    assert len(caplog.records) == 1
+    assert "cannot measure the GAN" in caplog.text
+    MOST_ROWS.assign(100)
+    train(gan, 3, look)
+    assert epochs_of(look.history) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("every", [2.5, -1, "2"])
+def test_looks_and_views_are_for_whole_numbers_of_epochs(gan, every):
+    with pytest.raises(ValueError, match="every"):
+        demo_gan.Look(gan, SAMPLES, every=every)
+    with pytest.raises(ValueError, match="every"):
+        demo_gan.Look(gan, SAMPLES, views={"it": (demo_gan.progress_line, every)})
+
+
+def animation(path):
+    return functools.partial(demo_gan.animation, path=path)
+
+
+@pytest.mark.parametrize(("every", "frames"), [(1, 20), (8, 3), (50, 1)])
+def test_animation_has_its_frames_and_one_of_the_end(gan, every, frames, tmp_path):
+    path = tmp_path / "new folder" / "a.gif"
+    look = demo_gan.Look(gan, SAMPLES, views={"it": (animation(path), every)})
+    train(gan, 60, look, Ends(at=20))
+    with Image.open(path) as image:
+        assert getattr(image, "n_frames", 1) == frames
+
+
+def test_csv_has_a_row_for_each_epoch_and_na_between_the_looks(gan, tmp_path, caplog):
+    path = tmp_path / "training.csv"
+    view = functools.partial(demo_gan.training_csv, path=path)
+    look = demo_gan.Look(gan, SAMPLES, views={"the rows": (view, 40)})
+    train(gan, 100, look, Ends(at=45))
+    rows = path.read_text().splitlines()
+    assert len(rows) == 81
+    looked_at = [row.split(",")[0] for row in rows if not row.endswith(",NA")]
+    assert looked_at == ["epoch", "40", "80"]
+    assert "failed" not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Return a folder with animation and picture of the article's GAN after twenty epochs."""
+    folder = tmp_path_factory.mktemp("learned")
+    keras.utils.set_random_seed(0)
+    gan = demo_gan.make_gan()
+    samples = demo_gan.make_samples(3200, seed=0)
+    views = {"the GIF": (animation(folder / "a.gif"), 1)}
+    look = demo_gan.Look(gan, samples, views=views)
+    gan.train(samples, 20, step_per=20, callbacks=look)
+    demo_gan.save_picture(gan, samples, folder / "a.png", "title", look.history)
+    return folder
+
+
+def test_animation_plays_for_ever_and_keeps_its_last_frame(learned):
+    with Image.open(learned / "a.gif") as image:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+        assert image.info["loop"] == 0
+    assert durations == 19 * [50] + [2000]
+
+
+def curves_in(image, samples, epochs, **window):
+    """Return where an image shows the four curves: real, generated, D and the distance."""
+    figure = demo_gan.Picture(demo_gan.Measures(samples["y"]), epochs).figure
+    figure.set(**window)
+    figure.draw_without_rendering()
+    upper = image.crop((0, 0, *figure.bbox.size))  # without the strip, or the rest of a screen
+    colors = {"real": BLACK, "generated": GREEN, "D": RED, "log": GREY}
+    return [mask(part(upper, axes_of(figure, name)), color) for name, color in colors.items()]
+
+
+def test_animation_leads_to_the_saved_picture(learned):
+    samples = demo_gan.make_samples(3200, seed=0)
+    curves = []
+    for name, frame in (("a.png", 0), ("a.gif", 0), ("a.gif", -1)):
+        curves.append(curves_in(opened(learned / name, frame), samples, 20)[1:])
+    for saved, first, last in zip(*curves):
+        assert saved.sum() > 50
+        assert first[saved].mean() < 0.6
+        assert last[saved].mean() > 0.95
+
+
+def test_animation_of_dots_takes_twenty_kilobytes_a_frame(tmp_path):
+    path = tmp_path / "a.gif"
+    gan = small_gan(signal_dim=2)
+    samples = small_samples(3200, signal_dim=2)
+    look = demo_gan.Look(gan, samples, views={"it": (animation(path), 1)})
+    gan.train(samples, 20, step_per=1, callbacks=look)
+    assert path.stat().st_size < 20 * 20_000
+
+
+LIVE = """
+import json, subprocess, sys, time
+import IPython  # which makes no notebook of this process
+import keras
+import matplotlib.pyplot as plt
+import app_logger
+import demo_gan
+
+class Report(keras.callbacks.Callback):
+    window = None
+
+    def __init__(self, stops=False, closes=False):
+        super().__init__()
+        self.stops, self.closes = stops, closes
+        self.times, self.titles = [], []
+
+    def report(self):
+        self.times.append(time.monotonic())
+        windows = [plt.figure(number) for number in plt.get_fignums()]
+        titles = [axes.get_title(loc="left") for window in windows for axes in window.axes]
+        titles += [window.canvas.manager.get_window_title() for window in windows]
+        self.titles.append([title for title in titles if title])
+        for window in windows:
+            Report.window = {"dpi": window.dpi, "size_inches": list(window.get_size_inches())}
+        return windows
+
+    def on_train_begin(self, logs=None):
+        if self.report():
+            subprocess.run(["import", "-window", "root", "opened.png"], check=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        windows = self.report()
+        if not windows:  # then nothing may wait for a frame
+            demo_gan.FRAME_SECONDS = demo_gan.LAST_SECONDS = 3600
+        if epoch == 35 and windows:
+            subprocess.run(["import", "-window", "root", "shown.png"], check=True)
+        if epoch == 4 and self.stops:
+            self.model.stop_training = True
+        if epoch == 4 and self.closes and windows:  # do what a window manager's button does
+            window = windows[0].canvas.manager.window
+            window.after(10, lambda: window.tk.eval(window.protocol("WM_DELETE_WINDOW")))
+
+    def on_train_end(self, logs=None):
+        self.report()
+
+app_logger.init("INFO")
+plt.style.use("dark_background")
+gan, samples, before = demo_gan.make_gan(), demo_gan.make_samples(500, seed=0), plt.isinteractive()
+reports = [Report(), Report(stops=True), Report(closes=True)]
+for report in reports:
+    if report.stops:
+        demo_gan.LAST_SECONDS = 3600  # when stopped it does not wait for that
+    gan.train(samples, 40, step_per=1, plot=True, callbacks=report)
+    assert plt.isinteractive() == before
+    assert plt.get_fignums() == []
+told = [{"titles": report.titles, "times": report.times} for report in reports]
+print(json.dumps(told + [Report.window]))
+"""
+
+
+def run_live(folder, display, **environment):
+    """Train three times in a window: to the end, until it is stopped, until it is closed."""
+    options = ["-W", "error::UserWarning", "-c", LIVE]
+    process = start(*options, cwd=folder, env={"DISPLAY": display, **environment})
+    status, out, err = finish(process)
+    assert status == 0, err
+    return [*json.loads(out), err]
+
+
+@pytest.fixture(scope="module")
+def screen():
+    needs("Xvfb", "import", "xdotool")
+    with virtual_display() as (display, _):
+        yield display
+
+
+@pytest.fixture(scope="module")
+def shown(screen, tmp_path_factory):
+    """Return the folder of two screenshots, and what the window said when."""
+    folder = tmp_path_factory.mktemp("shown")
+    return folder, *run_live(folder, screen)
+
+
+def pixels_in_window(file, **window):
+    """Return how many pixels of the four curves a picture of a window has."""
+    samples = demo_gan.make_samples(500, seed=0)
+    return [curve.sum() for curve in curves_in(opened(file), samples, 40, **window)]
+
+
+@pytest.mark.tools
+def test_window_is_painted_when_it_opens_whatever_the_style(shown):
+    folder, *_, window, _ = shown
+    real, *others = pixels_in_window(folder / "opened.png", **window)
+    assert real > 300
+    assert others == [0, 0, 0]
+
+
+@pytest.mark.tools
+def test_window_has_the_articles_colours(shown):
+    folder, *_, window, _ = shown
+    assert min(pixels_in_window(folder / "shown.png", **window)) > 50
+
+
+@pytest.mark.tools
+def test_window_says_compiling_and_then_each_epoch(shown):
+    titles = shown[1]["titles"]
+    expected = ["compiling", *(f"epoch = {epoch}" for epoch in range(1, 41))]
+    assert len(titles) == 42
+    for title, said in zip(expected, titles):
+        assert title in said
+        assert "A generator learns" in said
+
+
+@pytest.mark.tools
+def test_window_keeps_the_articles_pace_and_its_last_frame(shown):
+    times = shown[1]["times"]
+    assert times[40] - times[2] > 0.8 * 38 * 0.05  # a busy machine may be slower
+    assert times[41] - times[40] > 0.8 * 2
+
+
+@pytest.mark.tools
+def test_training_goes_on_when_the_window_is_closed(shown):
+    titles = shown[3]["titles"]
+    assert "epoch = 5" in titles[5]
+    assert titles[40] == []
+    assert "INFO" in shown[-1]
+    assert "the window is closed: training goes on without it" in shown[-1]
+
+
+@pytest.mark.tools
+def test_display_that_is_not_there_means_no_window_no_pause_and_no_warning(tmp_path):
+    *trainings, _, log = run_live(tmp_path, ":99999", MPLBACKEND="TkAgg")
+    for training in trainings:
+        assert not any(training["titles"])
+    assert not re.search(r"Warning|\] WARNING|ERROR", log)
+
+
+USED = """
+import json, os, re, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import keras
+import matplotlib.pyplot as plt
+from conftest import small_samples
+from images import axes_of, constant_gan
+os.environ["DISPLAY"] = sys.argv[2]  # conftest hides it
+
+def do(*words):
+    subprocess.run(["xdotool", *map(str, words)], check=True)
+
+class Use(keras.callbacks.Callback):
+    'Uses the window with mouse and keys. At each yield it waits until something is so.'
+
+    def on_train_begin(self, logs=None):
+        self.figure = plt.figure(plt.get_fignums()[0])
+        self.axes = axes_of(self.figure, "real")
+        self.story = self.use()
+        self.awaited = next(self.story)
+        self.timer = self.figure.canvas.new_timer(20)
+        self.timer.add_callback(self.go_on)
+        self.timer.start()
+
+    def go_on(self):
+        if self.awaited():
+            self.awaited = next(self.story)
+
+    def title(self):
+        return self.axes.get_title(loc="left")
+
+    def epoch(self):
+        return int((re.findall(r"\\d+", self.title()) or [0])[0])
+
+    def held(self):
+        return "held: space goes on, right arrow shows the next look" in self.title()
+
+    def use(self):
+        yield lambda: self.epoch() >= 30
+        before = self.axes.get_xlim()
+        corners = self.axes.transAxes.transform([(0.2, 0.6), (0.7, 0.02)]).astype(int)
+        do("mousemove", 300, 200, "key", "o")
+        height = self.figure.bbox.height
+        do("mousemove", corners[0][0], height - corners[0][1], "mousedown", 1)
+        do("mousemove", corners[1][0], height - corners[1][1], "mouseup", 1)
+        yield lambda: self.axes.get_xlim() != before
+        do("key", "space")
+        yield self.held
+        self.figure.canvas.manager.window.update_idletasks()  # draws what is due
+        limits = {"xlim": self.axes.get_xlim(), "ylim": self.axes.get_ylim()}
+        size = list(self.figure.get_size_inches())
+        print(json.dumps([limits, {"dpi": self.figure.dpi, "size_inches": size}]))
+        subprocess.run(["import", "-window", "root", "zoomed.png"], check=True)
+        epoch = self.epoch()
+        do("key", "Right")
+        yield lambda: self.held() and self.epoch() == epoch + 1
+        do("key", "space")
+        yield lambda: not self.held() and self.epoch() > epoch + 2
+        do("key", "space")
+        yield self.held
+        window = self.figure.canvas.manager.window
+        window.tk.eval(window.protocol("WM_DELETE_WINDOW"))
+        yield lambda: False
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = not plt.get_fignums()
+
+constant_gan(-1, 0.9).train(small_samples(500), 10**6, step_per=1, plot=True, callbacks=Use())
+"""
+
+
+@pytest.mark.tools
+def test_window_can_be_zoomed_held_and_closed(screen, tmp_path):
+    process = start("-c", USED, TESTS, screen, cwd=tmp_path)
+    status, out, err = finish(process)
+    assert status == 0, err
+    limits, window = json.loads(out)
+    measures = demo_gan.Measures(small_samples(500)["y"])
+    states = [constant_state(measures, -1, 0.9, epoch) for epoch in range(1, 31)]
+    picture = demo_gan.Picture(measures, epochs=10**6)
+    picture.figure.set(**window)
+    picture.set_states(states)
+    axes = axes_of(picture.figure, "real")
+    axes.set(**limits)
+    image = picture.image()
+    expected = part(image, axes)
+    found = part(opened(tmp_path / "zoomed.png").crop((0, 0, *image.size)), axes)
+    difference = np.abs(np.asarray(found, "int") - np.asarray(expected, "int"))
+    assert pixels(expected, GREEN) > 50
+    assert difference.mean() < 1
+
+
+NO_TOOLKIT = """
+import sys
+sys.modules.update(tkinter=None, _tkinter=None, matplotlib_inline=None)
+import demo_gan
+sys.exit(demo_gan.main("-e 1 -k 1".split()))
+"""
+
+
+def test_missing_toolkit_is_told_in_one_line_and_a_notebooks_backend_is_ignored(tmp_path):
+    environment = {
+        "DISPLAY": ":99999",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+    process = start("-c", NO_TOOLKIT, cwd=tmp_path, env=environment)
+    status, _, err = finish(process)
+    assert status == 0, err
+    assert len(re.findall("INFO.* no live window: .*python3-tk", err)) == 1
+
+
+OWN_PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2])"
+PROGRAM = ROOT / "demo_gan.py"
+CELLS = {
+    "a command": f"""
+import sys
+!"{{sys.executable}}" "{PROGRAM}" -e 1 -k 1
+assert _exit_code == 0
+""",
+    "the program": f"""
+import signal
+before = signal.getsignal(signal.SIGINT)
+%run "{PROGRAM}" -e 2 -k 1
+assert signal.getsignal(signal.SIGINT) is before
+""",
+    "a plot": OWN_PLOT,
+    "the library": f"""
+sys.path.insert(0, {str(ROOT)!r})
+import time, demo_gan, keras
+times = []
+note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: times.append(time.monotonic()))
+samples = demo_gan.make_samples(500, seed=0)
+demo_gan.make_gan().train(samples, 40, step_per=1, plot=True, callbacks=note)
+print(times[-1] - times[1])
+""",
+    "one more plot": OWN_PLOT,
+}
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """Return what each cell of a notebook says, and the pictures that it shows."""
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS.values()]
+    document = nbformat.v4.new_notebook(cells=cells)
+    resources = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
+    client = nbclient.NotebookClient(document, kernel_name="python3", resources=resources)
+    client.execute()
+    said = {}
+    shown = {}
+    for name, cell in zip(CELLS, document.cells):
+        said[name] = "".join(output.get("text", "") for output in cell.outputs)
+        shown[name] = []
+        for output in cell.outputs:
+            picture = output.get("data", {}).get("image/png")
+            if picture:
+                shown[name].append(io.BytesIO(base64.b64decode(picture)))
+    return said, shown
+
+
+def test_notebook_runs_the_program(notebook):
+    said, _ = notebook
+    assert "Traceback" not in said["a command"]
+    assert "ERROR" not in said["the program"]
+
+
+def test_notebook_shows_each_training_once_and_later_its_own_plots(notebook):
+    _, shown = notebook
+    assert [len(files) for files in shown.values()] == [0, 1, 1, 1, 1]
+
+
+def test_notebook_shows_the_training_at_the_articles_pace(notebook):
+    said, shown = notebook
+    assert float(said["the library"].split()[-1]) > 0.8 * 38 * 0.05
+    (file,) = shown["the library"]
+    assert min(pixels_in_window(file)) > 50
