@@ -7,18 +7,16 @@ generated ones, and G learns to make that hard, until G's samples follow the Gau
 0.5 everywhere.
 
 This is a port of an article's program for Keras 2 on TensorFlow 1. It keeps the article's names,
-including the spelling `discriminateor`. What differs from the article:
+including the spelling `discriminateor`. What differs from the article, and why:
 
-- Each update names the weights that it moves. Keras 2 remembered the `trainable` flags of a
-  compiled model; Keras 3 looks at them when it traces a training step (see `GANModel._update`).
-- Standard layers compute D's maximum. Keras refuses to load the article's Lambda from a file.
+- Each update names the weights that it moves. Keras 3 does not remember the `trainable` flags.
+- Standard layers compute D's maximum. Keras refuses to load a Lambda from a file.
 - Each compiled model gets an optimizer of its own. In Keras 3 two models cannot share one.
-- Whole epochs run inside TensorFlow. Calling Python for every update takes ten times as long.
-- The models are always saved, with the state of their optimizers, so training can go on exactly.
-- The pictures show all samples. The article showed one batch, which jumps at every epoch.
+- Whole epochs run inside TensorFlow, which is ten times faster.
+- The saved models include the state of their optimizers, so training can go on exactly.
+- The pictures show all samples. One batch jumps at every epoch.
 
-Sections 1 to 3 are the lesson: the losses, the GAN and its training, the article's networks. What
-`train` calls from the later sections only checks its input, compiles it, or shows its progress.
+Sections 1 to 3 are the lesson. The later sections check input, compile, and show progress.
 """
 
 import argparse
@@ -28,6 +26,7 @@ import csv
 import functools
 import gc
 import importlib.util
+import json
 import logging
 import math
 import os
@@ -71,16 +70,15 @@ if keras.config.backend() != "tensorflow":
 # D maximises mean(log D(x)) + mean(log(1 - D(G(z)))) and G minimises mean(log(1 - D(G(z)))). This
 # is equation 1 of the paper, where x is real and z is noise. From here on the names are the
 # article's: real samples are y, and noise is x. D's training model outputs D(y) and 1 - D(G(x)),
-# the probabilities that D gives to the truth, so one loss serves both terms. There is nothing to
-# compare an output with, so the losses ignore `y_true`.
+# the probabilities that D gives to the truth, so one loss serves both. The losses ignore `y_true`.
 
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_discriminator(y_true, y_pred):
     """Return the discriminator's loss, -log p, `(batch, 1)`.
 
-    `y_pred`, `(batch, 1)`, is the probability p that D gives to the truth: D(y) or 1 - D(G(x)).
-    It is clipped from below at Keras's epsilon.
+    `y_pred`, `(batch, 1)`, is the probability p that D gives to the truth: D(y) or 1 - D(G(x)). It
+    is clipped from below at Keras's epsilon.
     """
     return -ops.log(ops.maximum(keras.config.epsilon(), y_pred))
 
@@ -89,8 +87,7 @@ def log_loss_discriminator(y_true, y_pred):
 def log_loss_generator(y_true, y_pred):
     """Return the generator's saturating loss, log(1 - p), `(batch, 1)`.
 
-    `y_pred`, `(batch, 1)`, is the probability p = D(G(x)). The difference 1 - p is clipped from
-    below at Keras's epsilon.
+    `y_pred`, `(batch, 1)`, is p = D(G(x)); 1 - p is clipped from below at Keras's epsilon.
     """
     return ops.log(ops.maximum(keras.config.epsilon(), 1 - y_pred))
 
@@ -111,30 +108,27 @@ def log_loss_generator(y_true, y_pred):
 #
 # This loop does not run in Python. The networks are so small that calling TensorFlow for every
 # update would take ten times as long as the arithmetic, so one call runs many epochs. Keras's
-# `fit(steps_per_execution=...)` cannot do that here: it would draw its batches in another order
-# than the article, and its callbacks would hear of the last epoch of each call only.
+# `fit(steps_per_execution=...)` cannot do that here: it would draw the batches in another order,
+# and its callbacks would hear of the last epoch of each call only.
 
-# Limits of one call into TensorFlow. Ctrl-C and `stop_training` take effect only between calls, so
-# a call should last a fraction of a second.
+# Ctrl-C and `stop_training` take effect between calls only. A call takes a fraction of a second.
 EPOCHS_PER_CALL = 50
 ROWS_PER_CALL = 2**15  # rows of noise that D's updates take
-UPDATES_FOR_XLA = 10_000  # updates of D from which XLA pays off; compiling takes it about a second
+UPDATES_FOR_XLA = 10_000  # updates of D that repay XLA's second of compiling
 
 
 class GANModel:
     """A GAN made of two lists of Keras layers.
 
     Args:
-        input_dim: `[signal_dim, noise_dim]`, the sizes of a sample and of its noise. One int stands
-            for both.
-        log_dir: folder for pictures of the two training models. Default: None, no pictures.
+        input_dim: `[signal_dim, noise_dim]`, the sizes of a sample and its noise, or one for both.
+        log_dir: folder for graphs of the two training models. Default: None, no graphs.
 
     Attributes:
         generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
         discriminateor_model: D as a Keras model, `(batch, signal_dim)` to `(batch, 1)`.
-        generator_training_model: the compiled model that trains G, None before it is compiled. Its
-            Keras name is the article's, `gan_generator_model`.
-        discriminateor_training_model: the same for D, by the name `gan_discriminateor_model`.
+        generator_training_model, discriminateor_training_model: the compiled models that train G
+            and D, None before. Keras calls them `gan_generator_model` and so on, as the article.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
@@ -149,35 +143,33 @@ class GANModel:
         real = keras.Input((self.signal_dim,))
         self.generator_model = keras.Sequential([noise], name="gan_generator")
         self.discriminateor_model = keras.Sequential([real], name="gan_discriminateor")
-        self.generator_training_model = self.discriminateor_training_model = None
+        self._unwire()
         self.train_status = collections.defaultdict(list)
         self._traced = None  # the epochs as TensorFlow functions; the first `train` makes them
         self._loaded_slots = {}  # optimizers' state that waits for a model to be compiled
 
     def add_gen_layer(self, layer):
         """Append any Keras layer to the generator. The last one outputs `signal_dim` numbers."""
-        self._add_layer(self.generator_model, layer)
+        self.generator_model.add(layer)
+        self._unwire()
 
     def add_discr_layer(self, layer):
         """Append any Keras layer to the discriminator. The last one outputs one number."""
-        self._add_layer(self.discriminateor_model, layer)
+        self.discriminateor_model.add(layer)
+        self._unwire()
 
-    def _add_layer(self, network, layer):
-        network.add(layer)
+    def _unwire(self):
         self.generator_training_model = self.discriminateor_training_model = None
 
     def compile_generator_model(self, optimizer=None, loss=log_loss_generator):
         """Wire and compile the model that trains the generator. It can be compiled again.
 
         Args:
-            optimizer: Keras optimizer, or its name. An optimizer that is in use already is copied,
-                because it belongs to one set of weights. Default: a fresh Adam.
+            optimizer: Keras optimizer, or its name; one in use is copied. Default: a fresh Adam.
             loss: Keras loss function of `(y_true, y_pred)`, or its name. `y_pred`, `(batch, 1)`, is
                 D(G(x)); `y_true` is all ones. Default: the article's, `log_loss_generator`.
 
-        Raises:
-            ValueError: if a network has no layers, a wrong shape, a layer that is used twice, or
-                one that cannot be saved.
+        A ValueError says so if a network is not complete, has a layer twice, or cannot be saved.
         """
         check_networks(self)
         x = keras.Input((self.noise_dim,), name="x")
@@ -188,10 +180,9 @@ class GANModel:
         draw_graph(model, self.log_dir)
 
     def compile_discriminateor_model(self, optimizer=None, loss=log_loss_discriminator):
-        """Wire and compile the model that trains the discriminator.
+        """Wire and compile the model that trains the discriminator, as `compile_generator_model`.
 
-        Args and errors are those of `compile_generator_model`, but `y_pred` is the probability that
-        D gives to the truth: the loss is taken of D(y) and of 1 - D(G(x)), and the two are added.
+        Its loss is the loss of D(y) plus the loss of 1 - D(G(x)).
         """
         check_networks(self)
         y = keras.Input((self.signal_dim,), name="y")
@@ -223,9 +214,8 @@ class GANModel:
         `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
         the flags when it traces a step, and finds those that were set last, for D's phase.
         Translated literally, both phases train D, and G's phase trains it to take generated samples
-        for real ones. G never moves, and nothing warns.
-
-        Returns the loss, and how far D's outputs lie outside of 0 to 1.
+        for real ones. G never moves, and nothing warns. Returns the loss, and how far D's outputs
+        lie outside of 0 to 1.
         """
         outside = 0
         with tf.GradientTape() as tape:
@@ -247,17 +237,10 @@ class GANModel:
         BatchNormalization layers run in training mode in both phases: they normalize by the batch
         and update their moving averages, even in the network that is not being trained.
 
-        Args:
-            noise: all noise, `(batch_count, batch_size, noise_dim)`.
-            real: all real samples, `(batch_count, batch_size, signal_dim)`.
-            draws: the batches that each epoch takes, `(rows, 2 * step_per + 1)`, int32: one of
-                noise and one of real samples for each update of D, then one of noise for G's.
-            count: number of epochs, at most `rows`. The other rows are not used.
-
-        Returns:
-            For each epoch D's loss, G's loss, and how far D's outputs lie outside of 0 to 1,
-            `(rows, 3)`; the last generated batch, `(batch_size, signal_dim)`; D's output on it,
-            `(batch_size, 1)`.
+        `noise` and `real` are `(batch_count, batch_size, width)`. A row of `draws`, `(most, 2 *
+        step_per + 1)`, names the batches of an epoch: one of noise and one of real samples for each
+        update of D, then one of noise for G's. Returns the last generated batch, D's output on it,
+        and before them `(most, 3)`: D's and G's losses, and how far D lies outside of 0 to 1.
         """
         step_per = ops.shape(draws)[1] // 2
 
@@ -265,7 +248,7 @@ class GANModel:
             # XLA would compile batches[i] anew for every i.
             return tf.gather(batches, tf.gather(tf.gather(draws, epoch), draw))
 
-        def run_epoch(epoch, losses):
+        def run_epoch(epoch, records):
             def update_discriminator(step, total):
                 inputs = [take(real, epoch, 2 * step + 1), take(noise, epoch, 2 * step)]
                 model = self.discriminateor_training_model
@@ -275,13 +258,13 @@ class GANModel:
             x = take(noise, epoch, 2 * step_per)
             of_gen = self._update(self.generator_training_model, self.generator_model, x)
             of_dis = total / tf.cast(step_per, total.dtype)
-            row = [of_dis[0], of_gen[0], of_dis[1] + of_gen[1]]
-            return epoch + 1, tf.tensor_scatter_nd_update(losses, [[epoch]], [row])
+            record = [of_dis[0], of_gen[0], of_dis[1] + of_gen[1]]
+            return epoch + 1, tf.tensor_scatter_nd_update(records, [[epoch]], [record])
 
-        losses = tf.zeros((ops.shape(draws)[0], 3), noise.dtype)
-        _, losses = ops.while_loop(lambda epoch, _: epoch < count, run_epoch, (0, losses))
+        records = tf.zeros((ops.shape(draws)[0], 3), noise.dtype)
+        _, records = ops.while_loop(lambda epoch, _: epoch < count, run_epoch, (0, records))
         generated = self.generator_model(take(noise, count - 1, 2 * step_per), training=False)
-        return losses, generated, self.discriminateor_model(generated, training=False)
+        return records, generated, self.discriminateor_model(generated, training=False)
 
     def train(
         self,
@@ -316,7 +299,7 @@ class GANModel:
         Raises:
             ValueError: before anything has changed, if an argument is wrong or a model is not
                 compiled; later, if D's output leaves 0 to 1 under the article's losses.
-            FloatingPointError: when a loss, an output or a weight is not finite any more.
+            FloatingPointError: when a loss, an output or a weight is no longer finite.
         """
         epochs = whole_number("epoch", epoch)
         batch_size = whole_number("batch_size", batch_size)
@@ -324,32 +307,32 @@ class GANModel:
         noise, real = cut_into_batches(self, sample_list, batch_size)
         watchers = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
         run_epochs = traced_epochs(self, epochs * step_per)
-        rows = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
+        most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         if plot:
-            rows = 1  # to keep what every epoch generated
-        draws = np.zeros((rows, 2 * step_per + 1), "int32")
+            most = 1  # to keep what every epoch generated
+        draws = np.zeros((most, 2 * step_per + 1), "int32")
         logs = None
         done = 0
         watchers.model.stop_training = False
         try:
             watchers.on_train_begin()
             while done < epochs and not watchers.model.stop_training:
-                count = min(rows, epochs - done, epochs_until_seen(watchers.callbacks, done))
+                count = min(most, epochs - done, epochs_until_seen(watchers.callbacks, done))
                 for row in range(count):
                     draws[row] = [random.randint(0, len(noise) - 1) for _ in draws[row]]
                 # The first epoch of a call begins before the call, so that a callback can set the
                 # learning rate. The others have run when the callbacks hear that they begin.
                 watchers.on_epoch_begin(done)
                 arrays = run_epochs(noise, real, draws, count)
-                losses, generated, judged = (array.numpy() for array in arrays)
-                losses = losses[:count]
-                self.train_status["dis_loss"] += losses[:, 0].tolist()
-                self.train_status["gen_loss"] += losses[:, 1].tolist()
+                records, generated, judged = (array.numpy() for array in arrays)
+                records = records[:count]
+                self.train_status["dis_loss"] += records[:, 0].tolist()
+                self.train_status["gen_loss"] += records[:, 1].tolist()
                 if plot:
                     self.train_status["gen_result"].append(generated)
                     self.train_status["dis_result"].append(judged)
-                check_outputs(self, done + count, losses, generated, judged)
-                for row, (dis_loss, gen_loss, _) in enumerate(losses.tolist()):
+                check_outputs(self, done + count, records, generated, judged)
+                for row, (dis_loss, gen_loss, _) in enumerate(records.tolist()):
                     if row > 0:
                         watchers.on_epoch_begin(done + row)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
@@ -371,12 +354,9 @@ class GANModel:
     def save_model(self, path_dir):
         """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, both or none.
 
-        Each file is a Keras model. It also holds the state of the network's optimizer: its slots
-        and its count of steps, but not its settings.
-
-        Raises:
-            ValueError: if there are no layers, or if something is not finite.
-            OSError: if the files cannot be written. The old ones stay as they are.
+        They are Keras models, and also hold the state of the optimizers, but not their settings.
+        Raises a ValueError if there are no layers or something is not finite, and an OSError if the
+        files cannot be written; the old ones stay as they are then.
         """
         check_networks(self)
         write_networks(self, Path(path_dir))
@@ -384,18 +364,15 @@ class GANModel:
     def load_model(self, path_dir):
         """Read the weights of both networks and the state of their optimizers from a folder.
 
-        Files of the article's program work too. Their optimizers start afresh, as they do if the
-        state in a file does not fit the compiled optimizer; the log says so. The GAN can be
-        compiled before or after.
-
-        Raises:
-            ValueError: if there are no layers.
-            OSError: if a file cannot be read or does not fit the layers. The GAN is unchanged.
+        The GAN can be compiled before or after. Files of the article's program work too. An
+        optimizer whose state is not in its file starts afresh, and the log says so. Raises a
+        ValueError if there are no layers, and an OSError if a file cannot be read or does not fit
+        them; the GAN is unchanged then.
         """
         check_networks(self)
         read_networks(self, Path(path_dir))
 
-    def __getstate__(self):
+    def __getstate__(self):  # to pickle and to copy
         return pickled_gan(self)
 
     def __setstate__(self, state):
@@ -430,13 +407,8 @@ def make_gan(noise_dim=4, log_dir=None):
 def make_samples(rows, noise_dim=4, seed=None):
     """Return the article's data: noise from U(-3, 3) and real samples from N(0, 1).
 
-    Args:
-        rows: number of samples.
-        noise_dim: numbers of noise for each sample. Default: 4.
-        seed: seed of `numpy.random.default_rng`. Default: None, other data every time.
-
-    Returns:
-        `{"x": noise (rows, noise_dim), "y": real samples (rows, 1)}`, float32.
+    It is `{"x": noise (rows, noise_dim), "y": real samples (rows, 1)}`, float32. `seed` is for
+    `numpy.random.default_rng`; None gives other data every time.
     """
     rng = np.random.default_rng(seed)
     return {
@@ -452,7 +424,7 @@ def make_samples(rows, noise_dim=4, seed=None):
 
 
 def whole_number(name, value, low=1, high=2**31 - 1):
-    """Return a value as an int. A ValueError names what is no whole number from low to high."""
+    """Return a value as an int. Raise a ValueError unless it is a whole number from low to high."""
     if isinstance(value, int | np.integer) and low <= value <= high:
         return int(value)
     raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
@@ -518,7 +490,7 @@ def noise_and_real(gan, sample_list):
             raise ValueError(f"{wanted}; they lose their spread as {rows.dtype}")
         arrays.append(rows)
     if len(arrays[0]) != len(arrays[1]):
-        raise ValueError('sample_list["x"] and sample_list["y"] must have as many rows')
+        raise ValueError('sample_list["x"] and sample_list["y"] must have the same number of rows')
     return arrays
 
 
@@ -527,23 +499,25 @@ def cut_into_batches(gan, sample_list, batch_size):
     arrays = noise_and_real(gan, sample_list)
     rows = len(arrays[0])
     if batch_size > rows:
-        raise ValueError(f"batch_size must be at most {rows}, the rows, got {batch_size}")
+        raise ValueError(f"batch_size must be at most the number of rows, {rows}, got {batch_size}")
     used = rows // batch_size * batch_size
     return [tf.constant(a[:used].reshape(-1, batch_size, a.shape[1])) for a in arrays]
 
 
 def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
-    """Return the callbacks of a training as Keras's CallbackList, what `train` shows first."""
+    """Return the callbacks of a training as a CallbackList, preceded by what `train` shows."""
     model = gan.generator_training_model
     if not model or not gan.discriminateor_training_model:
         raise ValueError("compile both models before train()")
-    views = {"the progress line": (progress_line, 0)} if verbose else {}
+    views = {}
+    if verbose:
+        views["the progress line"] = (functools.partial(progress_line, as_bar=True), 0)
     if plot:
         views["the live picture"] = (live_picture, 1)
     callbacks = keras.tree.flatten(callbacks or [])
     if views:
         callbacks.insert(0, Look(gan, sample_list, views=views))
-    epochs_until_seen(callbacks, 0)
+    epochs_until_seen(callbacks, 0)  # raises an error if one asks for nonsense
     return keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=1, verbose=1)
 
 
@@ -588,17 +562,17 @@ def all_finite(arrays):
     return all(np.isfinite(array).all() for array in arrays)
 
 
-def check_outputs(gan, epoch, losses, generated, judged):
+def check_outputs(gan, epoch, records, generated, judged):
     """Raise an error if D's output is no probability, or if training has diverged."""
     chosen = [loss for _, model in gan._pairs() for loss in model.loss]
     is_log = log_loss_generator in chosen or log_loss_discriminator in chosen
-    if is_log and losses[:, 2].max() > 0.001:  # less is due to rounding
+    if is_log and records[:, 2].max() > 0.001:  # less is due to rounding
         raise ValueError(
             "the discriminator's output is not between 0 and 1: with the article's losses it must "
             'end in a probability, such as Dense(1, activation="sigmoid")'
         )
     weights = gan.generator_training_model.get_weights()
-    if not all_finite([losses, generated, judged, *weights]):
+    if not all_finite([records, generated, judged, *weights]):
         raise FloatingPointError(f"training diverged by epoch {epoch}")
 
 
@@ -669,17 +643,17 @@ def write_networks(gan, folder):
         arrays += of_network.values()
     if not all_finite(arrays):
         raise ValueError("not saved: weights are not finite")
-    room = bytes(2**16 + sum(array.nbytes + 2**12 for array in arrays))
+    zeros = bytes(2**16 + sum(array.nbytes + 2**12 for array in arrays))
     save_name = uuid.uuid4().hex
-    with warnings.catch_warnings(), replacing(*(folder / name for name in MODEL_FILES)) as files:
-        warnings.simplefilter("ignore")  # a warning that is an error must not lose a model
+    paths = [folder / name for name in MODEL_FILES]
+    # A warning that is an error must not lose a model.
+    with warnings.catch_warnings(action="ignore"), replacing(*paths) as files:
         for (network, _), file in zip(gan._pairs(), files):
             # HDF5 crashes on a full disk, and when a quota is used up. Python raises an OSError.
-            file.write_bytes(room)
+            file.write_bytes(zeros)
             network.save(file)
             with h5py.File(file, "r+") as opened:
                 opened.attrs["gan_save"] = save_name
-                opened.attrs["gan_trainable"] = [layer.trainable for layer in all_layers(network)]
                 for name, array in slots.get(network.name, {}).items():
                     opened[name] = array
 
@@ -703,21 +677,21 @@ def read_networks(gan, folder):
     gan._loaded_slots = slots
     for network, model in gan._pairs():
         if model and not take_slots(gan, network, model.optimizer):
-            gan._compile(model, network, model.optimizer, model.loss[0])  # copies the optimizer
+            gan._compile(model, network, model.optimizer, model.loss[0])  # its copy starts afresh
 
 
 def read_network(network, path):
     """Set the weights of a network from a file. Return the slots and the save's name in it."""
     with h5py.File(path, "r") as file:
         slots = read_slots(file)
-        saved_flags = file.attrs.get("gan_trainable", [])
+        flags_in_file = trainable_flags(json.loads(file.attrs.get("model_config", "{}")))
         save_name = file.attrs.get("gan_save")
     # Keras writes and reads the trainable weights of a layer first, so the order of the weights in
     # a nested network depends on the `trainable` flags. Read with those of the file.
     parts = all_layers(network)
     flags = [layer.trainable for layer in parts]
     try:
-        for layer, flag in zip(parts, saved_flags):
+        for layer, flag in zip(parts, flags_in_file):
             layer.trainable = bool(flag)
         network.load_weights(path)
     finally:
@@ -726,6 +700,16 @@ def read_network(network, path):
     if not all_finite(network.get_weights()):
         raise ValueError("it holds weights that are not finite")
     return slots, save_name
+
+
+def trainable_flags(model_config):
+    """Return the flags in a configuration, in the order of `all_layers`."""
+    flags = []
+    for layer in model_config.get("config", {}).get("layers", []):
+        if layer["class_name"] != "InputLayer":
+            flags.append(layer["config"].get("trainable", True))
+            flags += trainable_flags(layer)
+    return flags
 
 
 def read_slots(file):
@@ -860,8 +844,6 @@ FEW_TICKS = {"nbins": 4, "steps": (1, 2, 5, 10)}  # their numbers may be long
 STYLE = [
     "default",
     {
-        "axes.formatter.limits": (-9, 9),  # no power of ten beside an axis
-        "axes.formatter.useoffset": False,
         "axes.titlesize": "medium",
         "legend.fontsize": "small",
         "lines.markersize": 3,
@@ -886,7 +868,7 @@ class Measures:
 
     Attributes:
         real: the real samples.
-        dim: numbers of a sample.
+        dim: dimension of a sample, `signal_dim`.
         limits: the ends of each number's axis, `(signal_dim, 2)`.
         shown: which numbers of a sample a scatter shows: the two that vary most.
         points: the points at which D is asked, `(points, signal_dim)`: along the axis of samples of
@@ -918,7 +900,7 @@ class Measures:
         return float(gaps.mean(dtype="float64"))
 
     def shares(self, samples):
-        """Return the share of samples in each bin. The outermost bins count all beyond."""
+        """Return the share of samples in each bin. The outermost bins include all beyond."""
         inside = np.clip(samples.astype("float64"), *self.edges[[0, -1]])
         return np.histogram(inside, self.edges)[0] / len(samples)
 
@@ -968,25 +950,31 @@ def shown_rows(gan, sample_list):
     return noise[::step], real[::step]
 
 
-def draw_histograms(samples, decision, measures):
+def use_plain_numbers(axis):
+    """Let an axis have few ticks and no power of ten beside it: its numbers may be long."""
+    axis.set_major_locator(ticker.MaxNLocator(**FEW_TICKS))
+    axis.set_major_formatter("{x:.7g}")
+
+
+def draw_histograms(upper, lower, measures):
     """Draw samples of one number: the share in each bin on one axes, D's output on another.
 
     Returns a function that shows States: the last one, and those before it as its trail.
     """
     centres, real, top = real_histogram(measures)
     points = measures.points[:, 0]
-    samples.plot(centres, real, "ko-", label="real")
-    (generated,) = samples.plot([], [], "go-", label="generated", animated=True)
-    samples.set(ylim=(0, 1.02 * top), xticklabels=[], ylabel="share of samples")
-    decision.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
-    decision.set_xlabel("sample (the outermost bins count all beyond)")
-    decision.locator_params("x", **FEW_TICKS)
-    decision.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
-    (optimal,) = decision.plot([], [], color="0.6", label="optimal D", animated=True)
-    (judged,) = decision.plot([], [], "r--", label="D", animated=True)
-    lines = generated, judged
+    upper.plot(centres, real, "ko-", label="real")
+    (generated_line,) = upper.plot([], [], "go-", label="generated", animated=True)
+    upper.set(ylim=(0, 1.02 * top), xticklabels=[], ylabel="share of samples")
+    lower.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
+    (optimal_line,) = lower.plot([], [], color="0.6", label="optimal D", animated=True)
+    (d_line,) = lower.plot([], [], "r--", label="D", animated=True)
+    lower.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
+    lower.set_xlabel("sample (the outermost bins include everything beyond)")
+    use_plain_numbers(lower.xaxis)
+    lines = generated_line, d_line
     trails = []
-    for axes, line in zip((samples, decision), lines):
+    for axes, line in zip((upper, lower), lines):
         trail = LineCollection([], color=line.get_color(), linewidths=0.7, animated=True)
         trails.append(axes.add_collection(trail, autolim=False))
         axes.set_xlim(measures.edges[[0, -1]])
@@ -997,8 +985,8 @@ def draw_histograms(samples, decision, measures):
         # The D that is optimal for the two histograms says real / (real + generated) in each bin
         # (Goodfellow et al. 2014, proposition 1), and nothing where there are no samples.
         both = real + now.generated
-        says = np.divide(real, both, out=np.full(BINS, np.nan), where=both > 0)
-        optimal.set_data(centres, says)
+        optimal = np.divide(real, both, out=np.full(BINS, np.nan), where=both > 0)
+        optimal_line.set_data(centres, optimal)
         recent = [state for state in states if now.epoch - state.epoch <= TRAIL]
         alphas = [0.35 - 0.3 * (now.epoch - state.epoch) / TRAIL for state in recent[:-1]]
         shares = [np.c_[centres, np.minimum(state.generated, top)] for state in recent]
@@ -1025,7 +1013,7 @@ def draw_plane(axes, measures, markersize=1.5):
     sides = np.diff(limits)
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.spines[:].set_animated(True)
-    decision = axes.imshow(
+    image = axes.imshow(
         np.zeros((1, 1)),
         cmap=colors.LinearSegmentedColormap.from_list("", ["white", "red"]),
         aspect="equal" if sides.max() <= 5 * sides.min() else "auto",
@@ -1040,13 +1028,13 @@ def draw_plane(axes, measures, markersize=1.5):
     dots = {"linestyle": "", "markersize": markersize, "alpha": 0.5, "animated": True}
     real = np.clip(measures.real[:, measures.shown], *limits.T)
     axes.plot(*real.T, "ko", label="real", **dots)
-    (generated,) = axes.plot([], [], "go", label="generated", **dots)
+    (generated_dots,) = axes.plot([], [], "go", label="generated", **dots)
 
     def show(states):
         now = states[-1]
-        generated.set_data(*np.clip(now.generated, *limits.T).T)  # those beyond are on the edge
+        generated_dots.set_data(*np.clip(now.generated, *limits.T).T)  # on the edge, if beyond
         if measures.dim == 2:
-            decision.set_data(now.decision.reshape(POINTS[2], POINTS[2]))
+            image.set_data(now.decision.reshape(POINTS[2], POINTS[2]))
 
     return show
 
@@ -1078,41 +1066,37 @@ class Picture:
 
     @style.context(STYLE)
     def __init__(self, measures, epochs=0, figure=None):
-        if figure is None:
-            figure = FigureCanvasAgg(plt.Figure(SIZE)).figure
-        self.figure = figure
+        figure = self.figure = figure or FigureCanvasAgg(plt.Figure(SIZE)).figure
         self.measures = measures
+        width = 0.52 if epochs else 0.855
         self.distance = None
-        width = 0.855
         if epochs:
-            width = 0.52
             self._add_distance(epochs)
         if measures.dim == 1:
             samples = figure.add_axes((0.11, 0.46, width, 0.46))
             decision = figure.add_axes((0.11, 0.12, width, 0.3))
             self.show = draw_histograms(samples, decision, measures)
         else:
-            samples = figure.add_axes((0.11, 0.12, width, 0.74))
-            self._add_plane(samples)
+            samples = figure.add_axes((0.11, 0.19, width, 0.73))
+            self.show = draw_plane(samples, measures)
+            first, second = measures.shown + 1
+            shades = " (white to red: D's output, 0 to 1)" if measures.dim == 2 else ""
+            samples.set(xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second}")
+            for axis in (samples.xaxis, samples.yaxis):
+                use_plain_numbers(axis)
+            figure.legend(loc=(0.11, 0.01), ncols=2, markerscale=4)  # it must not cover samples
         self.title = samples.set_title(" ", loc="left", animated=True)
         self.moving = figure.findobj(lambda artist: artist.get_animated())
         self.moving.sort(key=lambda artist: artist.get_zorder())
         self.background = None
         figure.canvas.mpl_connect("draw_event", self._on_draw)
 
-    def _add_plane(self, axes):
-        self.show = draw_plane(axes, self.measures)
-        first, second = self.measures.shown + 1
-        shades = " (white to red: D's output, 0 to 1)" if self.measures.dim == 2 else ""
-        axes.set(xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second}")
-        axes.locator_params(**FEW_TICKS)
-        self.figure.legend(loc="upper left", ncols=2, markerscale=4)  # it must not cover samples
-
     def _add_distance(self, epochs):
         axes = self.figure.add_axes((0.725, 0.12, 0.24, 0.8))
         spread = self.measures.real.std(axis=0, dtype="float64").mean() or 1
         axes.set(yscale="log", xlim=(0, epochs), ylim=(0.01 * spread, 30 * spread))
-        axes.set(xlabel="epoch", title=self.measures.distance_name)
+        axes.set_title(self.measures.distance_name, fontsize="small")
+        axes.set_xlabel("epoch")
         axes.locator_params("x", **FEW_TICKS, integer=True)
         axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -1120,10 +1104,8 @@ class Picture:
         (self.distance,) = axes.plot([], [], ".-", color="0.3", markersize=2, animated=True)
 
     def set_states(self, states, title=None):
-        """Take what is to be drawn next: the last of some States, and how it came to it."""
-        if title is None:
-            title = f"epoch = {states[-1].epoch}"
-        self.title.set_text(title)
+        """Take what is to be drawn next: the last State, with the earlier ones as its history."""
+        self.title.set_text(title or f"epoch = {states[-1].epoch}")
         self.show(states)
         if self.distance is None:
             return
@@ -1230,13 +1212,13 @@ def draw_graph(model, log_dir):
 # views: window, notebook, animation, CSV file, progress line. A view that fails is dropped, and
 # training goes on.
 
-LOOKS = 40  # at a run that no view watches, and some more in its beginning
+LOOKS = 40  # at a run without views, and some more near its start
 PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
 HISTORY = 400  # States that a Look keeps, at most
 FRAME_SECONDS = 0.05  # the article's pace
 LAST_SECONDS = 2  # how long the last frame stays
 MOST_FRAMES = 1000  # frames of an animation, which are held in memory
-HELD = ", held: space goes on, right arrow shows the next look"
+HELD = ", held (space: go on, right arrow: next)"
 
 
 class Look(keras.callbacks.Callback):
@@ -1275,7 +1257,9 @@ class Look(keras.callbacks.Callback):
         self.functions = dict(views or {})
         for name, (_, view_every) in self.functions.items():
             whole_number(f"every of {name}", view_every, low=0)
+        self.views = {}
         self.history = []
+        self.epoch = self.trained_before = 0
         self.sees_weights_every = 1
 
     def on_train_begin(self, logs=None):
@@ -1291,8 +1275,10 @@ class Look(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
-        is_due = self.epoch == self.epochs or self.epoch % self.sees_weights_every == 0
-        self._send((self.epoch, logs, self._look(logs) if is_due else None))
+        state = None
+        if self.epoch == self.epochs or self.epoch % self.sees_weights_every == 0:
+            state = self._look(logs)
+        self._send((self.epoch, logs, state))
 
     def on_train_end(self, logs=None):
         trained = len(self.gan.train_status["gen_loss"]) - self.trained_before
@@ -1405,15 +1391,15 @@ def show_frame(look, picture, keys, seconds=FRAME_SECONDS):
     figure = picture.figure
     title = picture.title.get_text()
     end = time.perf_counter() + seconds
-    is_held = True
-    while is_held or time.perf_counter() < end:
+    while True:
         is_held = keys.count(" ") % 2 == 1
         picture.title.set_text(title + HELD if is_held else title)
         picture.render()
         figure.canvas.blit(figure.bbox)
         figure.canvas.start_event_loop(FRAME_SECONDS)
+        is_over = time.perf_counter() >= end and not is_held
         is_wanted = plt.fignum_exists(figure.number) and not look.model.stop_training
-        if "right" in keys or not is_wanted:
+        if is_over or "right" in keys or not is_wanted:
             break
     keys[:] = [key for key in keys if key == " "]
 
@@ -1482,8 +1468,11 @@ def training_csv(look, path):
                 rows.writerow({"epoch": epoch, **logs})
 
 
-def progress_line(look):
-    """View: one line that updates on a terminal; elsewhere a log line every tenth of the run."""
+def progress_line(look, as_bar=False):
+    """View: one line that updates on a terminal; elsewhere a log line every tenth of the run.
+
+    With `as_bar` it is the line of Keras's `fit`, on whatever Python prints to.
+    """
     epochs = look.epochs
     labels = {"dis_loss": "dis_loss", "gen_loss": "gen_loss", "w1": look.measures.short_name}
     bar = None
@@ -1492,7 +1481,8 @@ def progress_line(look):
         while True:
             epoch, logs, _ = yield
             values = [(label, logs[key]) for key, label in labels.items() if key in (logs or {})]
-            if done == 0 and sys.stdout is not None and sys.stdout.isatty():
+            is_terminal = sys.stdout is not None and sys.stdout.isatty()
+            if done == 0 and (as_bar or is_terminal):
                 # Created after the first epoch, so that its estimate does not include compiling.
                 latest = list(labels.values())  # not averaged
                 bar = keras.utils.Progbar(epochs, 10, stateful_metrics=latest, unit_name="epoch")
@@ -1524,23 +1514,24 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    flag = parser.add_argument
+    add = parser.add_argument
     number = {"type": int, "metavar": "N"}
     levels = ("info", "debug", "warn", "warning", "error", "err")
     # fmt: off
-    flag("-e", "--epoch", **number, default=10, help="epochs to train; the article's ten end "
+    add("-e", "--epoch", **number, default=10, help="epochs to train; the article's ten end "
          "at a W1 of 0.5 to 2, 200 at about 0.1")
-    flag("-b", "--batch_size", **number, default=32, help="samples in a batch, of 100 in the data")
-    flag("-m", "--model_dir", default="models", metavar="DIR", help="folder of the two .h5 files")
-    flag("-log", "--log_dir", metavar="DIR", help="folder for model graphs and training.csv")
-    flag("-log_lvl", "--log_lvl", type=str.lower, default="info", choices=levels, help="log level")
-    flag("-k", "--step_per", **number, default=20, help="updates of the discriminator per epoch")
-    flag("-n", "--noise_dim", **number, default=4, help="random numbers that make one sample")
-    flag("-s", "--seed", **number, help="the same seed repeats a run on the same machine")
-    flag("-o", "--output", default="img/gan_results.png", metavar="FILE", help=".png, .pdf or .svg")
-    flag("-gif", "--gif", metavar="FILE", help="animation of the training")
-    flag("-every", "--plot_every", **number, default=1, help="epochs between two frames")
-    flag("-r", "--resume", action="store_true", help="go on from the models in --model_dir; with "
+    add("-b", "--batch_size", **number, default=32, help="samples in a batch; the data "
+         "set has 100 batches")
+    add("-m", "--model_dir", default="models", metavar="DIR", help="folder of the two .h5 files")
+    add("-log", "--log_dir", metavar="DIR", help="folder for model graphs and training.csv")
+    add("-log_lvl", "--log_lvl", type=str.lower, default="info", choices=levels, help="log level")
+    add("-k", "--step_per", **number, default=20, help="updates of the discriminator per epoch")
+    add("-n", "--noise_dim", **number, default=4, help="random numbers that make one sample")
+    add("-s", "--seed", **number, help="the same seed repeats a run on the same machine")
+    add("-o", "--output", default="img/gan_results.png", metavar="FILE", help=".png, .pdf or .svg")
+    add("-gif", "--gif", metavar="FILE", help="animation of the training")
+    add("-every", "--plot_every", **number, default=1, help="epochs between two frames")
+    add("-r", "--resume", action="store_true", help="go on from the models in --model_dir; with "
          "-e 0, just draw them")
     # fmt: on
     args = parser.parse_args(argv)
@@ -1605,6 +1596,7 @@ class Keeper(keras.callbacks.Callback):
         gan: the GANModel to save, once a minute and when training ends.
         came: the numbers of the signals that came.
         trained: how many epochs were trained.
+        trained_in_time: whether one was done before any signal came.
         has_models: whether training left something to save.
         saved_in: the folder, when training has ended and the models are saved there.
     """
@@ -1613,6 +1605,7 @@ class Keeper(keras.callbacks.Callback):
 
     def __init__(self, folder):
         super().__init__()
+        self.gan = None
         self.folder = folder
         self.due = time.monotonic() + SAVE_SECONDS
         self.came = []
@@ -1643,8 +1636,7 @@ class Keeper(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_begin(self, logs=None):
-        if self.came:
-            self.model.stop_training = True
+        self.model.stop_training = bool(self.came)
 
     def on_epoch_end(self, epoch, logs=None):
         self.trained = epoch + 1
@@ -1661,18 +1653,22 @@ class Keeper(keras.callbacks.Callback):
         """Save in the folder or, if that fails, in a new temporary one."""
         self.has_models = self.trained_in_time and all_finite(self.model.get_weights())
         if not self.has_models:
-            why = "interrupted before the first epoch was done"
+            why = "no epoch was done"
             if self.trained_in_time:
                 why = "weights are not finite"
-            LOG.warning(f"nothing saved: {why}; {self.folder} is unchanged")
+            elif self.came:
+                why = "interrupted before the first epoch was done"
+            LOG.warning(f"nothing saved: {why}; {self.folder} stays as it is")
             return
         with reported(f"cannot save the models in {self.folder}"):
             self.gan.save_model(self.folder)
             self.saved_in = self.folder
-            return
-        with reported("cannot save the models elsewhere"):
+            return  # otherwise try another folder
+        with reported("cannot save the models elsewhere"), contextlib.ExitStack() as undo:
             folder = tempfile.mkdtemp(prefix="gan_models_")
+            undo.callback(os.rmdir, folder)
             self.gan.save_model(folder)
+            undo.pop_all()
             LOG.error(f"the models are saved in {folder} instead")
 
 
@@ -1693,7 +1689,7 @@ def run(args):
             settings = args.epoch, args.batch_size, args.step_per
             with reported("training failed"):
                 gan.train(samples, *settings, callbacks=[keeper, look])
-            if keeper.came:
+            if keeper.came and keeper.trained_in_time:
                 LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
             if keeper.saved_in:
                 LOG.info(f"models saved in {keeper.saved_in}")
@@ -1708,8 +1704,10 @@ def run(args):
 
 def make_views(args):
     """Return the views of a run, as a Look takes them."""
-    views = {"the progress line": (progress_line, 0)}
-    views["the live picture"] = (live_picture, args.plot_every)
+    views = {
+        "the progress line": (progress_line, 0),
+        "the live picture": (live_picture, args.plot_every),
+    }
     if args.gif:
         views[args.gif] = (functools.partial(animation, path=args.gif), args.plot_every)
     if args.log_dir:

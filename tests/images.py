@@ -64,6 +64,11 @@ def redness(image):
     return rgb[:, :, 0] - rgb[:, :, 1]
 
 
+def difference(one, other):
+    """Return how different the pixels of two images are on average."""
+    return np.abs(np.asarray(one, "int") - np.asarray(other, "int")).mean()
+
+
 class SeenCanvas(FigureCanvasAgg):
     """A file format of the tests: a PNG file, whose figure is kept to say where its axes are."""
 

@@ -1,13 +1,12 @@
 """A crafted model file has no other file read: the bound on Keras must not go below 3.15.0."""
 
-import contextlib
 import pathlib
 import shutil
 
 import h5py
 import numpy as np
 import pytest
-from conftest import same, small_gan, small_samples, weights
+from conftest import same, small_gan, small_samples
 
 import demo_gan
 
@@ -85,18 +84,22 @@ def craft(path, group, kind, secret):
 @pytest.mark.parametrize("kind", KINDS)
 def test_crafted_weights_are_refused_by_name(gan, models, file, kind, tmp_path):
     craft(models / file, "model_weights", kind, tmp_path / "secret")
-    before = weights(gan.generator_model, gan.discriminateor_model)
+    before = gan.generator_training_model.get_weights()
     with pytest.raises(OSError, match=rf"^.*{file}") as raised:
         gan.load_model(models)
-    assert not isinstance(raised.value.__context__, MemoryError)  # nobody asked for a petabyte
-    assert same(before, weights(gan.generator_model, gan.discriminateor_model))
+    assert "memory" not in str(raised.value)  # nobody asked for a petabyte
+    assert same(before, gan.generator_training_model.get_weights())
 
 
 @pytest.mark.parametrize("file", demo_gan.MODEL_FILES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_crafted_state_is_not_read(gan, models, file, kind, tmp_path):
     craft(models / file, "optimizer_weights", kind, tmp_path / "secret")
-    with contextlib.suppress(OSError):
+    problem = ""
+    try:
         gan.load_model(models)
+    except OSError as error:
+        problem = str(error)
+    assert "memory" not in problem
     both = [gan.generator_training_model, gan.discriminateor_training_model]
     assert 0 in [int(model.optimizer.iterations) for model in both]
