@@ -1081,7 +1081,9 @@ class Picture:
             self.show = draw_plane(samples, measures)
             first, second = measures.shown + 1
             shades = " (white to red: D's output, 0 to 1)" if measures.dim == 2 else ""
-            samples.set(xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second}")
+            samples.set(
+                xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second} of a sample"
+            )
             for axis in (samples.xaxis, samples.yaxis):
                 use_plain_numbers(axis)
             figure.legend(loc=(0.11, 0.01), ncols=2, markerscale=4)  # it must not cover samples
@@ -1226,8 +1228,9 @@ class Look(keras.callbacks.Callback):
 
     A view is a generator function of the Look. What stands before its first `yield` opens it, and
     `finally` closes it. Each `yield` waits for the next epoch and receives `(epoch, logs, state)`.
-    The State is None where nobody looked. If training was stopped between two looks, one more State
-    comes at the end, with None for `logs`. A view that returns has left.
+    The State is None except after every N-th epoch, where N belongs to the view, and after the last
+    one. If training was stopped in between, the last State comes alone, with None for `logs`. A
+    view that returns has left.
 
     In the `logs` of the epochs it looks at, the Look adds the distance as `w1`, for the callbacks
     that come after it.
@@ -1270,7 +1273,7 @@ class Look(keras.callbacks.Callback):
         # As a TensorFlow function it takes a third of the time.
         self.predict = tf.function(functools.partial(predict, self.gan), autograph=False)
         self.views = {name: view(self) for name, (view, _) in self.functions.items()}
-        self._send(None)
+        self._send()
         self._plan()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -1278,14 +1281,15 @@ class Look(keras.callbacks.Callback):
         state = None
         if self.epoch == self.epochs or self.epoch % self.sees_weights_every == 0:
             state = self._look(logs)
-        self._send((self.epoch, logs, state))
+        self._send((self.epoch, logs), state)
 
     def on_train_end(self, logs=None):
         trained = len(self.gan.train_status["gen_loss"]) - self.trained_before
         seen = self.history[-1].epoch if self.history else 0
         # After an error the networks may be ahead of the last epoch that was reported.
-        if seen < self.epoch == trained < self.epochs:
-            self._send((self.epoch, None, self._look({})))
+        if self.epoch == trained < self.epochs and self.epoch > 0:
+            state = self._look({}) if seen < self.epoch else self.history[-1]
+            self._send((self.epoch, None), state, is_late=True)
         for name, view in self.views.items():
             with reported(f"{name} failed"):
                 view.close()
@@ -1321,12 +1325,18 @@ class Look(keras.callbacks.Callback):
         by_itself = max(period for period in PERIODS if period <= most)
         self.sees_weights_every = needed or by_itself
 
-    def _send(self, message):
-        """Send a message to all views. One that returns or fails is not put back."""
+    def _send(self, news=None, state=None, is_late=False):
+        """Send news to all views, and the State to those whose turn it is, or was missed.
+
+        A view that returns or fails is not put back.
+        """
         for name, view in list(self.views.items()):
+            every = self.functions[name][1]
+            is_turn = every > 0 and (self.epoch % every > 0) == is_late
+            given = state if is_turn or self.epoch == self.epochs else None
             del self.views[name]
             with reported(f"{name} failed"), contextlib.suppress(StopIteration):
-                view.send(message)
+                view.send(news and (*news, given))
                 self.views[name] = view
 
 
@@ -1347,10 +1357,12 @@ def live_picture(look):
     elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
         picture = Picture(look.measures, look.epochs)
         cell = ipython.display.display(picture.image(), display_id=True)
+        due = time.perf_counter()
         while True:
             yield from next_state(look, picture)
             cell.update(picture.image())
-            time.sleep(FRAME_SECONDS)
+            due = max(due + FRAME_SECONDS, time.perf_counter())
+            time.sleep(max(0, due - time.perf_counter()))
 
 
 def window(look, figure):
@@ -1364,20 +1376,20 @@ def window(look, figure):
         canvas.manager.set_window_title("A generator learns")
         canvas.manager.show()
         canvas.flush_events()  # now the window has its size
-        show_frame(look, picture, keys)
+        due = show_frame(look, picture, keys, time.perf_counter() + FRAME_SECONDS)
         while plt.fignum_exists(figure.number):
             yield from next_state(look, picture)
-            show_frame(look, picture, keys)
+            due = show_frame(look, picture, keys, due + FRAME_SECONDS)
         LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
     except GeneratorExit:
         if look.epoch == look.epochs:
-            show_frame(look, picture, keys, LAST_SECONDS)
+            show_frame(look, picture, keys, due + LAST_SECONDS)
     finally:
         plt.close(figure)
 
 
-def show_frame(look, picture, keys, seconds=FRAME_SECONDS):
-    """Show the picture in its window for some seconds, and longer while it is held.
+def show_frame(look, picture, keys, due):
+    """Show the picture in its window until it is due to go, and longer while it is held.
 
     The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
     go when the window is closed and when training has been stopped.
@@ -1386,22 +1398,26 @@ def show_frame(look, picture, keys, seconds=FRAME_SECONDS):
         look: the Look.
         picture: the Picture.
         keys: list of the keys pressed so far. The window's events append to it.
-        seconds: how long it stays. Default: `FRAME_SECONDS`.
+        due: when the next frame is due, in seconds of `time.perf_counter`.
+
+    Returns:
+        When this frame went.
     """
     figure = picture.figure
     title = picture.title.get_text()
-    end = time.perf_counter() + seconds
     while True:
         is_held = keys.count(" ") % 2 == 1
         picture.title.set_text(title + HELD if is_held else title)
         picture.render()
         figure.canvas.blit(figure.bbox)
-        figure.canvas.start_event_loop(FRAME_SECONDS)
-        is_over = time.perf_counter() >= end and not is_held
+        rest = FRAME_SECONDS if is_held else min(FRAME_SECONDS, due - time.perf_counter())
+        figure.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
+        is_over = "right" in keys if is_held else time.perf_counter() >= due
         is_wanted = plt.fignum_exists(figure.number) and not look.model.stop_training
-        if is_over or "right" in keys or not is_wanted:
+        if is_over or not is_wanted:
             break
     keys[:] = [key for key in keys if key == " "]
+    return max(due, time.perf_counter())
 
 
 def window_figure():

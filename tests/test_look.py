@@ -125,7 +125,7 @@ def every_state(gan, train_alike):
     return {state.epoch: state for state in look.history}
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(25))
 def test_every_state_is_of_the_epoch_it_names(gan, train_alike, every_state, seed):
     draw = random.Random(seed)
     watchers = [Watcher(draw) for _ in range(draw.randint(1, 2))]
@@ -139,8 +139,8 @@ def test_every_state_is_of_the_epoch_it_names(gan, train_alike, every_state, see
     states = list(look.history)
     for view in watchers:
         states += view.states
-        due = range(view.every, view.told + 1, view.every)
-        assert set(due) <= set(epochs_of(view.states))
+        due = {*range(view.every, view.told + 1, view.every)}
+        assert due <= {*epochs_of(view.states)} <= {*due, view.told}
     for state in states:
         expected = every_state[state.epoch]
         assert state.w1 == pytest.approx(expected.w1, rel=1e-4)
@@ -163,7 +163,7 @@ def test_view_hears_of_every_epoch_and_of_one_more_look_at_a_stop(gan):
     assert state.epoch == 50
 
 
-@pytest.mark.parametrize("epochs", [200, 5000])
+@pytest.mark.parametrize("epochs", [200, 2000])
 def test_look_by_default_looks_40_to_130_times(gan, epochs):
     look = demo_gan.Look(gan, SAMPLES)
     train(gan, epochs, look)
@@ -174,7 +174,7 @@ def test_look_by_default_looks_40_to_130_times(gan, epochs):
 
 def test_look_by_default_has_seen_enough_of_a_training_that_stops_early(gan):
     look = demo_gan.Look(gan, SAMPLES)
-    train(gan, 5000, look, Ends(at=30))
+    train(gan, 2000, look, Ends(at=30))
     assert len(look.history) >= 6
     assert 30 <= look.history[-1].epoch < 60
 
@@ -296,11 +296,12 @@ def learned(tmp_path_factory):
     return folder
 
 
-def test_animation_plays_for_ever_and_keeps_its_last_frame(learned):
+def test_animation_is_small_plays_for_ever_and_keeps_its_last_frame(learned):
     with Image.open(learned / "a.gif") as image:
         durations = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
         assert image.info["loop"] == 0
     assert durations == 19 * [50] + [2000]
+    assert (learned / "a.gif").stat().st_size < 20 * 20_000
 
 
 def test_animation_leads_to_the_saved_picture(learned):
@@ -309,15 +310,6 @@ def test_animation_leads_to_the_saved_picture(learned):
     saved = opened(learned / "a.png").crop((0, 0, *last.size))
     assert difference(last, saved) < 1
     assert difference(first, saved) > 2
-
-
-def test_animation_of_dots_takes_twenty_kilobytes_a_frame(tmp_path):
-    path = tmp_path / "a.gif"
-    gan = small_gan(signal_dim=2)
-    samples = small_samples(3200, signal_dim=2)
-    look = demo_gan.Look(gan, samples, views={"it": (animation(path), 1)})
-    gan.train(samples, 20, step_per=1, callbacks=look)
-    assert path.stat().st_size < 20 * 20_000
 
 
 LIVE = """
