@@ -8,6 +8,7 @@ import contextlib
 import gc
 import os
 import pathlib
+import random
 import shutil
 import signal
 import subprocess
@@ -45,20 +46,32 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def small_gan(noise_dim=2, signal_dim=1, optimizer="sgd"):
-    """Return a compiled GAN that compiles and trains fast."""
+def uncompiled(in_generator=(), in_discriminator=(), noise_dim=2, signal_dim=1):
+    """Return a GAN of these layers and a last one in each network."""
     from keras import layers
 
     import demo_gan
 
     gan = demo_gan.GANModel([signal_dim, noise_dim])
-    gan.add_gen_layer(layers.Dense(8, activation="relu"))
-    gan.add_gen_layer(layers.Dense(signal_dim))
-    gan.add_discr_layer(layers.Dense(8, activation="relu"))
-    gan.add_discr_layer(layers.Dense(1, activation="sigmoid"))
-    gan.compile_generator_model(optimizer)
-    gan.compile_discriminateor_model(optimizer)
+    for layer in [*in_generator, layers.Dense(signal_dim)]:
+        gan.add_gen_layer(layer)
+    for layer in [*in_discriminator, layers.Dense(1, activation="sigmoid")]:
+        gan.add_discr_layer(layer)
     return gan
+
+
+def compile_both(gan, *arguments):
+    gan.compile_generator_model(*arguments)
+    gan.compile_discriminateor_model(*arguments)
+    return gan
+
+
+def small_gan(noise_dim=2, signal_dim=1, optimizer="sgd"):
+    """Return a compiled GAN that compiles and trains fast."""
+    from keras import layers
+
+    first, second = (layers.Dense(8, activation="relu") for _ in range(2))
+    return compile_both(uncompiled([first], [second], noise_dim, signal_dim), optimizer)
 
 
 def small_samples(rows=40, noise_dim=2, signal_dim=1, seed=0):
@@ -74,13 +87,51 @@ def weights(*networks):
     return [np.array(weight) for network in networks for weight in network.get_weights()]
 
 
+def all_weights(gan):
+    return weights(gan.generator_model, gan.discriminateor_model)
+
+
+def both_optimizers(gan):
+    return [gan.generator_training_model.optimizer, gan.discriminateor_training_model.optimizer]
+
+
+def steps_taken(gan):
+    return [int(optimizer.iterations) for optimizer in both_optimizers(gan)]
+
+
+SAMPLES = small_samples()
+SETTINGS = {"epoch": 2, "batch_size": 8, "step_per": 3}
+
+
+def train(gan, samples=SAMPLES, **settings):
+    gan.train(samples, **{**SETTINGS, **settings})
+
+
+def train_on(gan, samples=SAMPLES):
+    """Train with the same draws every time; returns the weights."""
+    random.seed(5)
+    train(gan, samples)
+    return all_weights(gan)
+
+
 def contents(folder):
     """Return the name of each file in a folder, with a hash of what it holds."""
     return {path.name: hash(path.read_bytes()) for path in folder.iterdir()}
 
 
+def moved(before, after):
+    """Return which arrays have changed."""
+    return [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+
+
 def same(before, after):
-    return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    return not any(moved(before, after))
+
+
+def assert_close(ours, others):
+    """TensorFlow may add in another order."""
+    for one, other in zip(ours, others, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 @pytest.fixture(autouse=True)
@@ -175,8 +226,7 @@ def trained(tmp_path_factory):
     """Return a folder in which the program ran for 20 epochs with seed 0, without a display."""
     folder = tmp_path_factory.mktemp("trained")
     options = ["-e", "20", "-s", "0", "-log", "log", "-gif", "training.gif"]
-    process = start_demo(*options, cwd=folder)
-    status, out, err = finish(process)
+    status, out, err = finish(start_demo(*options, cwd=folder))
     assert status == with_graphs(0), err
     (folder / "stdout.txt").write_text(out)
     (folder / "stderr.txt").write_text(err)

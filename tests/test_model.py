@@ -13,19 +13,29 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import same, small_gan, small_samples, weights
+from conftest import (
+    SAMPLES,
+    SETTINGS,
+    all_weights,
+    assert_close,
+    both_optimizers,
+    compile_both,
+    moved,
+    same,
+    small_gan,
+    small_samples,
+    steps_taken,
+    train,
+    train_on,
+    uncompiled,
+    weights,
+)
 from keras import layers, ops, optimizers
 
 import demo_gan
 
-SAMPLES = small_samples()
 NOISE = SAMPLES["x"]
 REAL = SAMPLES["y"]
-SETTINGS = {"epoch": 2, "batch_size": 8, "step_per": 3}
-
-
-def train(gan, samples=SAMPLES, **settings):
-    gan.train(samples, **{**SETTINGS, **settings})
 
 
 def still():
@@ -33,41 +43,10 @@ def still():
     return optimizers.SGD(0.0)
 
 
-def compile_both(gan, *arguments):
-    gan.compile_generator_model(*arguments)
-    gan.compile_discriminateor_model(*arguments)
-    return gan
-
-
-def gan_with(in_generator=(), in_discriminator=(), optimizer="sgd"):
-    gan = demo_gan.GANModel([1, 2])
-    for layer in [layers.Dense(4), *in_generator, layers.Dense(1)]:
-        gan.add_gen_layer(layer)
-    for layer in [layers.Dense(4), *in_discriminator, layers.Dense(1, activation="sigmoid")]:
-        gan.add_discr_layer(layer)
-    return compile_both(gan, optimizer)
-
-
-def both_optimizers(gan):
-    return [gan.generator_training_model.optimizer, gan.discriminateor_training_model.optimizer]
-
-
-def steps_taken(gan):
-    return np.array([int(optimizer.iterations) for optimizer in both_optimizers(gan)])
-
-
-def all_weights(gan):
-    return weights(gan.generator_model, gan.discriminateor_model)
-
-
-def moved(before, after):
-    return [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-
-
-def assert_close(ours, others):
-    """TensorFlow may add in another order."""
-    for one, other in zip(ours, others, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+def gan_with(in_generator=(), in_discriminator=(), optimizer="sgd", *loss):
+    in_generator = [layers.Dense(4), *in_generator]
+    in_discriminator = [layers.Dense(4), *in_discriminator]
+    return compile_both(uncompiled(in_generator, in_discriminator), optimizer, *loss)
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +74,6 @@ def both_ways(request, monkeypatch):
     monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", request.param)
 
 
-@pytest.fixture
-def with_xla(monkeypatch):
-    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 0)
-
-
 # -- the two phases -----------------------------------------------------------------------
 
 
@@ -110,6 +84,7 @@ def test_losses_and_batches_are_the_documented_ones(gan, both_ways):
     random.seed(5)
     train(gan)
     after = random.getstate()
+    random.seed(5)
 
     def batch(rows):
         return rows.reshape(5, 8, -1)[random.randint(0, 4)]
@@ -117,22 +92,18 @@ def test_losses_and_batches_are_the_documented_ones(gan, both_ways):
     def judge_generated():
         return np.array(gan.discriminateor_model(gan.generator_model(batch(NOISE))))
 
-    random.seed(5)
-    expected = {"dis_loss": [], "gen_loss": []}
-    for _ in range(2):
+    for dis_loss, gen_loss in zip(*gan.train_status.values(), strict=True):
         losses = []
         for _ in range(3):
             generated = judge_generated()
             real = np.array(gan.discriminateor_model(batch(REAL)))
             losses.append(-np.log(real).mean() - np.log(1 - generated).mean())
-        expected["dis_loss"].append(np.mean(losses))
-        expected["gen_loss"].append(np.log(1 - judge_generated()).mean())
-    assert gan.train_status["dis_loss"] == pytest.approx(expected["dis_loss"], rel=1e-5)
-    assert gan.train_status["gen_loss"] == pytest.approx(expected["gen_loss"], rel=1e-5)
+        assert dis_loss == pytest.approx(np.mean(losses), rel=1e-5)
+        assert gen_loss == pytest.approx(np.log(1 - judge_generated()).mean(), rel=1e-5)
     assert random.getstate() == after
 
 
-def test_results_are_kept_with_plot_only(gan, no_display):
+def test_results_are_kept_with_plot_only(gan):
     train(gan)
     assert list(gan.train_status) == ["dis_loss", "gen_loss"]
     train(gan, plot=True)
@@ -141,7 +112,7 @@ def test_results_are_kept_with_plot_only(gan, no_display):
     assert np.shape(gan.train_status["dis_result"]) == (2, 8, 1)
 
 
-def test_results_are_of_networks_as_they_are_used_and_not_as_they_train(no_display):
+def test_results_are_of_networks_as_they_are_used_and_not_as_they_train():
     gan = gan_with([layers.Dropout(0.9)], [layers.Dropout(0.9)], still())
     train(gan, epoch=1, batch_size=40, plot=True)
     generated = gan.generator_model(NOISE)
@@ -149,7 +120,7 @@ def test_results_are_of_networks_as_they_are_used_and_not_as_they_train(no_displ
     assert_close(gan.train_status["dis_result"], [gan.discriminateor_model(generated)])
 
 
-def test_samples_of_several_numbers_train_in_double_precision(no_display):
+def test_samples_of_several_numbers_train_in_double_precision():
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     gan = small_gan(noise_dim=3, signal_dim=2)
@@ -165,7 +136,7 @@ def test_each_phase_moves_only_its_own_network(gan, phase, both_ways):
     before = [weights(network) for network in networks]
     train(gan)
     assert all(moved(before[phase], weights(networks[phase])))
-    assert not any(moved(before[1 - phase], weights(networks[1 - phase])))
+    assert same(before[1 - phase], weights(networks[1 - phase]))
 
 
 def test_batch_normalization_follows_every_batch_and_learns_in_its_own_phase():
@@ -190,7 +161,7 @@ def test_a_layer_the_user_froze_stays_frozen():
     assert moved(before, weights(fixed, partly)) == [False] * 4 + [True] * 2
 
 
-def test_keras_layers_of_any_kind_train(with_xla):
+def test_keras_layers_of_any_kind_train(both_ways):
     doubled = layers.Lambda(lambda t: 2 * t)
     precise = layers.Dense(3, dtype="float64", kernel_regularizer="l2")
     nested = keras.Sequential([layers.Dense(3), layers.BatchNormalization()])
@@ -214,7 +185,7 @@ class InPython(layers.Layer):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit_compile:UserWarning")
-def test_a_layer_that_xla_cannot_compile_trains_too(with_xla):
+def test_a_layer_that_xla_cannot_compile_trains_too(both_ways):
     gan = gan_with(in_discriminator=[keras.Sequential([InPython(supports_jit=False)])])
     before = all_weights(gan)
     train(gan)
@@ -242,17 +213,9 @@ def flat(y_true, y_pred):
     return 0 * y_pred
 
 
-def minus_log(p):
-    return -np.log(p)
-
-
-def squared_error(p):
-    return (1 - p) ** 2
-
-
 LOSSES = [
-    (non_saturating, minus_log),
-    ("mse", squared_error),
+    (non_saturating, lambda p: -np.log(p)),
+    ("mse", lambda p: (1 - p) ** 2),
 ]
 
 
@@ -263,17 +226,15 @@ def test_a_loss_can_be_chosen_also_by_name(loss, formula):
     real = np.array(gan.discriminateor_model(REAL))
     generated = np.array(gan.discriminateor_model(gan.generator_model(NOISE)))
     dis_loss = formula(real).mean() + formula(1 - generated).mean()
-    gen_loss = formula(generated).mean()
     assert gan.train_status["dis_loss"] == pytest.approx([dis_loss], rel=1e-4)
-    assert gan.train_status["gen_loss"] == pytest.approx([gen_loss], rel=1e-4)
+    assert gan.train_status["gen_loss"] == pytest.approx([formula(generated).mean()], rel=1e-4)
 
 
 def test_a_weight_penalty_counts_for_its_own_network_only():
     """With nothing else to learn a step of SGD shrinks each kernel by as much."""
     in_generator = layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.01))
     in_discriminator = layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.02))
-    gan = gan_with([in_generator], [in_discriminator])
-    compile_both(gan, optimizers.SGD(1.0), flat)
+    gan = gan_with([in_generator], [in_discriminator], optimizers.SGD(1.0), flat)
     g_kernel = in_generator.kernel.numpy()
     d_kernel = in_discriminator.kernel.numpy()
     train(gan, epoch=1, step_per=1)
@@ -284,9 +245,12 @@ def test_a_weight_penalty_counts_for_its_own_network_only():
 
 
 def test_a_discriminator_without_a_sigmoid_needs_another_loss():
-    gan = gan_with()
+    gan = uncompiled()
     gan.add_discr_layer(layers.Rescaling(5))
     compile_both(gan, still())
+    with pytest.raises(ValueError, match=r"0 (to|and) 1"):
+        train(gan)
+    gan.compile_discriminateor_model(still(), "mse")
     with pytest.raises(ValueError, match=r"0 (to|and) 1"):
         train(gan)
     compile_both(gan, still(), "mse")
@@ -322,13 +286,13 @@ def test_one_optimizer_can_be_handed_to_both_models_of_two_gans():
     before = all_weights(other)
     train(gan)
     assert same(before, all_weights(other))
-    assert [*steps_taken(gan), *steps_taken(other)] == [2, 6, 0, 0]
+    assert steps_taken(gan) + steps_taken(other) == [2, 6, 0, 0]
 
 
-def test_three_epochs_of_ten_updates_are_the_default(gan):
-    before = steps_taken(gan)
+def test_three_epochs_of_ten_updates_are_the_default():
+    gan = small_gan()
     gan.train(SAMPLES)
-    assert (steps_taken(gan) - before).tolist() == [3, 30]
+    assert steps_taken(gan) == [3, 30]
 
 
 def averaging():
@@ -377,7 +341,7 @@ class Diary(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.events.append(f"epoch {epoch} ends")
         self.seen.append(weights(self.model))
-        self.logs.append({"dis_loss": logs["dis_loss"], "gen_loss": logs["gen_loss"]})
+        self.logs.append(logs.copy())
 
     def on_train_end(self, logs=None):
         self.events.append("train ends")
@@ -444,12 +408,13 @@ def test_the_networks_are_traced_once_whatever_is_trained(monkeypatch):
 
 def test_six_gans_of_six_k_print_no_warning(caplog):
     """TensorFlow warns when it traces one function for the fifth time in a row."""
-    logging.getLogger("tensorflow").addHandler(caplog.handler)
+    tensorflow = logging.getLogger("tensorflow")
+    tensorflow.addHandler(caplog.handler)
     for step_per in range(1, 7):
         gan = small_gan()
         look = demo_gan.Look(gan, SAMPLES)
         train(gan, epoch=1, step_per=step_per, callbacks=look)
-    logging.getLogger("tensorflow").removeHandler(caplog.handler)
+    tensorflow.removeHandler(caplog.handler)
     assert not caplog.records
 
 
@@ -480,8 +445,8 @@ def test_callbacks_hear_of_every_epoch_and_its_losses(gan):
     train(gan, epoch=5, callbacks=diary)
     epochs = [f"epoch {epoch} {what}" for epoch in range(5) for what in ("begins", "ends")]
     assert diary.events == ["train begins", *epochs, "train ends"]
-    assert [logs["dis_loss"] for logs in diary.logs] == gan.train_status["dis_loss"]
-    assert [logs["gen_loss"] for logs in diary.logs] == gan.train_status["gen_loss"]
+    for name, losses in gan.train_status.items():
+        assert [logs[name] for logs in diary.logs] == losses
     assert diary.last_logs == diary.logs[-1]
 
 
@@ -506,12 +471,6 @@ def assert_saw(diary, epoch_by_epoch, epochs):
         assert same(diary.seen[epoch - 1], epoch_by_epoch.seen[epoch - 1])
 
 
-def test_callbacks_see_the_networks_as_the_epoch_left_them(gan, epoch_by_epoch):
-    diary = Diary()
-    train(gan, epoch=14, callbacks=diary)
-    assert_saw(diary, epoch_by_epoch, range(1, 15))
-
-
 def test_callbacks_that_see_every_nth_epoch_hear_of_all(gan, epoch_by_epoch):
     fourth = Diary(sees_weights_every=4)
     sixth = Diary(sees_weights_every=6)
@@ -531,10 +490,12 @@ class ChangesItsMind(Diary):
             self.sees_weights_every = 1
 
 
-def test_how_often_a_callback_sees_the_weights_changes_when_it_sees_them(gan, epoch_by_epoch):
-    diary = ChangesItsMind()
+@pytest.mark.parametrize(("make", "first"), [(Diary, 1), (ChangesItsMind, 4)])
+def test_callbacks_see_the_networks_as_the_epoch_left_them(gan, epoch_by_epoch, make, first):
+    """How often they see them can change when they see them."""
+    diary = make()
     train(gan, epoch=14, callbacks=diary)
-    assert_saw(diary, epoch_by_epoch, range(4, 15))
+    assert_saw(diary, epoch_by_epoch, range(first, 15))
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, math.nan, "2", None])
@@ -626,14 +587,6 @@ class Halving(optimizers.schedules.LearningRateSchedule):
         return 0.1 * 0.5 ** ops.cast(step, "float32")
 
 
-def own():
-    return Own(Halving())
-
-
-def by_lambda():
-    return optimizers.SGD(lambda: 0.1)
-
-
 def pickled(gan):
     return pickle.loads(pickle.dumps(gan))
 
@@ -641,8 +594,8 @@ def pickled(gan):
 COPIES = [
     (averaging, pickled),
     (scaled, copy.deepcopy),
-    (own, pickled),
-    (by_lambda, copy.deepcopy),
+    (lambda: Own(Halving()), pickled),
+    (lambda: optimizers.SGD(lambda: 0.1), copy.deepcopy),
 ]
 
 
@@ -654,13 +607,8 @@ def test_a_copy_goes_on_as_the_first_one_would(make, copied):
     other = copied(gan)
     found = both_optimizers(gan) + both_optimizers(other)
     assert [type(optimizer) for optimizer in found] == [type(make())] * 4
-    results = []
-    for one in (gan, other):
-        random.seed(5)
-        train(one)
-        results.append(all_weights(one))
-        assert len(one.train_status["gen_loss"]) == 4
-    assert_close(*results)
+    assert_close(train_on(gan), train_on(other))
+    assert len(other.train_status["gen_loss"]) == 4
 
 
 @pytest.mark.parametrize("copied", [lambda gan: gan, pickled])
@@ -668,10 +616,10 @@ def test_a_copy_keeps_the_loss_and_what_does_not_decay(copied):
     """A flat loss moves nothing: weights decay alone, but for the biases."""
     optimizer = optimizers.AdamW(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    gan = gan_with()
+    gan = gan_with([], [], optimizer, flat)
     for bias in gan.generator_training_model.weights[1::2]:
         bias.assign(bias + 1)
-    gan = copied(compile_both(gan, optimizer, flat))
+    gan = copied(gan)
     before = all_weights(gan)
     train(gan)
     assert moved(before, all_weights(gan)) == [True, False] * 4
@@ -738,8 +686,6 @@ def assert_refused(gan, named, x=NOISE, y=REAL, **settings):
 
 
 BAD_REAL = {
-    "one dimension": REAL[:, 0],
-    "nan": REAL * math.nan,
     "infinite in 32 bits": REAL * 1e39,
     "ragged": [[1], [2, 3]],
     "complex": REAL + 0j,
@@ -777,7 +723,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize(("rows", "problem"), PROBLEMS)
 def test_the_message_says_what_is_wrong_with_the_samples(gan, rows, problem):
-    assert_refused(gan, problem, y=rows)
+    assert_refused(gan, rf'sample_list\["y"\].*{problem}', y=rows)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -812,14 +758,10 @@ def test_numbers_of_any_kind_train_and_are_shown(gan, convert):
 
 def test_rows_that_do_not_fill_a_batch_are_left_out(gan):
     initial = gan.generator_training_model.get_weights()
-    results = []
-    for rows in (40, 47):
-        gan.generator_training_model.set_weights(initial)
-        random.seed(5)
-        noise = np.resize(NOISE, (rows, 2))
-        train(gan, {"x": noise, "y": np.resize(REAL, (rows, 1))})
-        results.append(all_weights(gan))
-    assert same(*results)
+    expected = train_on(gan)
+    gan.generator_training_model.set_weights(initial)
+    more = {"x": np.resize(NOISE, (47, 2)), "y": np.resize(REAL, (47, 1))}
+    assert same(expected, train_on(gan, more))
 
 
 def nested(layer):
@@ -827,7 +769,7 @@ def nested(layer):
 
 
 TWICE = {
-    "in one network": lambda layer: ([layer, layer], [layers.Dense(1)]),
+    "in one network": lambda layer: ([layer, layer], []),
     "in both": lambda layer: ([layer], [layer]),
     "nested": lambda layer: ([nested(layer)], [layer]),
     "wrapped": lambda layer: ([layers.SpectralNormalization(layer)], [layer]),
@@ -836,12 +778,7 @@ TWICE = {
 
 @pytest.mark.parametrize("place", TWICE)
 def test_a_layer_that_is_used_twice_is_refused_by_name(place):
-    in_generator, in_discriminator = TWICE[place](layers.Dense(1, name="twice"))
-    gan = demo_gan.GANModel(1)
-    for layer in in_generator:
-        gan.add_gen_layer(layer)
-    for layer in in_discriminator:
-        gan.add_discr_layer(layer)
+    gan = uncompiled(*TWICE[place](layers.Dense(1, name="twice")), noise_dim=1)
     with pytest.raises(ValueError, match="twice"):
         gan.compile_generator_model()
     with pytest.raises(ValueError, match="twice"):

@@ -8,7 +8,6 @@ import marshal
 import math
 import os
 import pathlib
-import random
 import re
 import shutil
 import sys
@@ -17,7 +16,21 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, contents, finish, same, small_samples, start, weights
+from conftest import (
+    DATA,
+    all_weights,
+    assert_close,
+    both_optimizers,
+    compile_both,
+    contents,
+    finish,
+    same,
+    start,
+    steps_taken,
+    train_on,
+    uncompiled,
+    weights,
+)
 from keras import layers
 
 import demo_gan
@@ -28,10 +41,6 @@ ARTICLE = DATA / "article_models"
 NOISE = np.linspace(-1, 1, 20).reshape(5, 4)
 TWO = NOISE[:, :2]
 SIGNAL = np.linspace(-1, 1, 5).reshape(5, 1)
-
-
-def all_weights(gan):
-    return weights(gan.generator_model, gan.discriminateor_model)
 
 
 @pytest.fixture(scope="module")
@@ -111,26 +120,11 @@ def test_article_era_files_compute_what_the_article_computed(gan):
     np.testing.assert_allclose(probability, expected["probability"], atol=1e-6)
 
 
-def uncompiled(*in_generator):
-    gan = demo_gan.GANModel([1, 2])
-    for layer in in_generator:
-        gan.add_gen_layer(layer)
-    gan.add_gen_layer(layers.Dense(1))
-    gan.add_discr_layer(layers.Dense(1, activation="sigmoid"))
-    return gan
-
-
-def compile_both(gan, optimizer):
-    gan.compile_generator_model(optimizer)
-    gan.compile_discriminateor_model(optimizer)
-    return gan
-
-
 def test_layers_of_any_kind_load_before_they_are_compiled(tmp_path):
     def build():
         doubled = layers.Lambda(lambda t: 2 * t)
         nested = keras.Sequential([layers.Dense(3), layers.BatchNormalization()])
-        return uncompiled(doubled, nested, layers.Dropout(0.5))
+        return uncompiled([doubled, nested, layers.Dropout(0.5)])
 
     gan = build()
     other = build()
@@ -146,7 +140,7 @@ def test_weights_get_into_their_layers_whatever_is_frozen(tmp_path, flags):
     def build(first, second):
         steps = [layers.Dense(2, trainable=first), layers.BatchNormalization()]
         steps.append(layers.Dense(2, trainable=second))
-        return uncompiled(keras.Sequential(steps))
+        return uncompiled([keras.Sequential(steps)])
 
     gan = build(True, True)
     other = build(*flags)
@@ -211,28 +205,8 @@ def scaled():
     return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(), dynamic_growth_steps=2)
 
 
-def both_optimizers(gan):
-    return [gan.generator_training_model.optimizer, gan.discriminateor_training_model.optimizer]
-
-
 def optimizer_values(gan):
     return [value.numpy() for one in both_optimizers(gan) for value in one.variables]
-
-
-def steps_taken(gan):
-    return [int(optimizer.iterations) for optimizer in both_optimizers(gan)]
-
-
-def train_on(gan):
-    """Train with the same draws every time; returns the weights."""
-    random.seed(5)
-    gan.train(small_samples(), epoch=2, batch_size=8, step_per=3)
-    return all_weights(gan)
-
-
-def assert_close(ours, others):
-    for one, other in zip(ours, others, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 MAKES = [
@@ -549,7 +523,7 @@ for attempt in range(12):
 def test_killed_save_leaves_a_complete_pair(tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    killed = start("-c", SAVED_AND_KILLED, cwd=tmp_path, env={"TMPDIR": str(temporary)})
-    status, _, err = finish(killed)
+    environment = {"TMPDIR": str(temporary)}
+    status, _, err = finish(start("-c", SAVED_AND_KILLED, cwd=tmp_path, env=environment))
     assert status == 0, err
     assert not list(temporary.glob("*gan*"))
