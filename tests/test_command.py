@@ -450,16 +450,17 @@ def test_interrupted_terminal_shows_the_epochs_that_were_trained(quick, monkeypa
             return True
 
         def write(self, text):
-            if "gen_loss" in text and "gen_loss" not in self.getvalue():
+            if "gen_loss" in text and self.getvalue().count("gen_loss") == 2:
                 signal.raise_signal(signal.SIGINT)
             return super().write(text)
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    err = quick("-e 100 -k 1", 130)
-    (done,) = re.findall(r"interrupted after (\d+) of 100", err)
+    err = quick("-e 9999 -k 1 -log log", 130)
+    (done,) = re.findall(r"interrupted after (\d+) of 9999", err)
     *_, last, nothing = re.split("[\r\b\n]+", terminal.getvalue())
-    assert f"{done}/100" in last
+    assert f"{done}/9999" in last
+    assert f"gen_loss: {float(csv_rows(CSV)[-1]['gen_loss']):.4f}" in last
     assert nothing == ""
 
 

@@ -8,6 +8,7 @@ import marshal
 import math
 import os
 import pathlib
+import random
 import re
 import shutil
 import sys
@@ -180,7 +181,9 @@ def test_weights_that_no_file_can_hold_are_refused_before_training():
 
 
 def test_files_of_two_saves_load_and_one_line_says_so(gan, source, saved, tmp_path, caplog):
+    draws = random.getstate()
     gan.save_model(tmp_path)
+    assert random.getstate() == draws  # a save changes no later batch
     shutil.copy(tmp_path / DISCRIMINATOR, saved)
     expected = weights(source[0].generator_model, gan.discriminateor_model)
     caplog.set_level(logging.INFO)
