@@ -148,7 +148,9 @@ _started = []
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_running():
+    signal.alarm(LIMIT)  # ends the process, whatever it hangs in
     yield
+    signal.alarm(0)
     for process in _started:
         if process.poll() is None:
             process.kill()
