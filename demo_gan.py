@@ -1287,7 +1287,7 @@ class Look(keras.callbacks.Callback):
         trained = len(self.gan.train_status["gen_loss"]) - self.trained_before
         seen = self.history[-1].epoch if self.history else 0
         # After an error the networks may be ahead of the last epoch that was reported.
-        if self.epoch == trained < self.epochs and self.epoch > 0:
+        if 0 < self.epoch == trained < self.epochs:
             state = self._look({}) if seen < self.epoch else self.history[-1]
             self._send((self.epoch, None), state, is_late=True)
         for name, view in self.views.items():
@@ -1332,11 +1332,11 @@ class Look(keras.callbacks.Callback):
         """
         for name, view in list(self.views.items()):
             every = self.functions[name][1]
-            is_turn = every > 0 and (self.epoch % every > 0) == is_late
-            given = state if is_turn or self.epoch == self.epochs else None
+            is_last = self.epoch == self.epochs
+            is_turn = every > 0 and (is_last or (self.epoch % every > 0) == is_late)
             del self.views[name]
             with reported(f"{name} failed"), contextlib.suppress(StopIteration):
-                view.send(news and (*news, given))
+                view.send(news and (*news, state if is_turn else None))
                 self.views[name] = view
 
 
@@ -1516,8 +1516,14 @@ def progress_line(look, as_bar=False):
 # ---------------------------------------------------------------------------------------
 # 8. The program
 #
-# It tries the places it will write to, trains, saves what was trained, and draws it. Keeper decides
-# what is saved. A failure is reported and makes the exit status 1.
+# It tries the places it will write to, trains, saves what was trained, and draws it. Where failures
+# are decided:
+#
+# - A place that cannot be written ends the run before training: `make_and_try_places`.
+# - A window, notebook, CSV file or animation that fails is dropped, training goes on, and the exit
+#   status is 1: `Look._send`. A missing display is no failure: `window_figure`.
+# - Signals, full disks and weights that are not finite: `Keeper`. `kill -9` leaves the models of the
+#   last minute's save, and two runs in one folder leave those of the last save.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 60  # between two saves during training
