@@ -1522,8 +1522,8 @@ def progress_line(look, as_bar=False):
 # - A place that cannot be written ends the run before training: `make_and_try_places`.
 # - A window, notebook, CSV file or animation that fails is dropped, training goes on, and the exit
 #   status is 1: `Look._send`. A missing display is no failure: `window_figure`.
-# - Signals, full disks and weights that are not finite: `Keeper`. `kill -9` leaves the models of the
-#   last minute's save, and two runs in one folder leave those of the last save.
+# - Signals, full disks and weights that are not finite: `Keeper`. `kill -9` leaves what the last
+#   minute's save wrote, and two runs in one folder leave what the last save wrote.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 60  # between two saves during training
