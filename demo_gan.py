@@ -12,8 +12,8 @@ including the spelling `discriminateor`. What differs from the article, and why:
 - Each update names the weights that it moves. Keras 3 does not remember the `trainable` flags.
 - Standard layers compute D's maximum. Keras refuses to load a Lambda from a file.
 - Each compiled model gets an optimizer of its own. In Keras 3 two models cannot share one.
-- Whole epochs run inside TensorFlow, which is ten times faster.
-- The saved models include the state of their optimizers, so training can go on exactly.
+- Whole epochs run inside TensorFlow, which is about ten times faster.
+- The saved models include the state of their optimizers, so training goes on without a break.
 - The pictures show all samples. One batch jumps at every epoch.
 
 Sections 1 to 3 are the lesson. The later sections check input, compile, and show progress.
@@ -114,7 +114,7 @@ def log_loss_generator(y_true, y_pred):
 # Ctrl-C and `stop_training` take effect between calls only. A call takes a fraction of a second.
 EPOCHS_PER_CALL = 50
 ROWS_PER_CALL = 2**15  # rows of noise that D's updates take
-UPDATES_FOR_XLA = 10_000  # updates of D that repay XLA's second of compiling
+UPDATES_FOR_XLA = 10_000  # updates of D from which XLA's second of compiling pays off
 
 
 class GANModel:
@@ -128,7 +128,7 @@ class GANModel:
         generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
         discriminateor_model: D as a Keras model, `(batch, signal_dim)` to `(batch, 1)`.
         generator_training_model, discriminateor_training_model: the compiled models that train G
-            and D, None before. Keras calls them `gan_generator_model` and so on, as the article.
+            and D, None until compiled. Their Keras names are the article's: `gan_generator_model`.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
@@ -169,7 +169,7 @@ class GANModel:
             loss: Keras loss function of `(y_true, y_pred)`, or its name. `y_pred`, `(batch, 1)`, is
                 D(G(x)); `y_true` is all ones. Default: the article's, `log_loss_generator`.
 
-        A ValueError says so if a network is not complete, has a layer twice, or cannot be saved.
+        Raises a ValueError if a network is incomplete, has a layer twice, or cannot be saved.
         """
         check_networks(self)
         x = keras.Input((self.noise_dim,), name="x")
@@ -212,7 +212,7 @@ class GANModel:
 
         Naming the weights is what keeps the other network as it is. The article set
         `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
-        the flags when it traces a step, and finds those that were set last, for D's phase.
+        the flags when it traces a step, and finds the values set last, those for D's phase.
         Translated literally, both phases train D, and G's phase trains it to take generated samples
         for real ones. G never moves, and nothing warns. Returns the loss, and how far D's outputs
         lie outside of 0 to 1.
@@ -352,11 +352,11 @@ class GANModel:
         ]
 
     def save_model(self, path_dir):
-        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder, both or none.
+        """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder.
 
         They are Keras models, and also hold the state of the optimizers, but not their settings.
-        Raises a ValueError if there are no layers or something is not finite, and an OSError if the
-        files cannot be written; the old ones stay as they are then.
+        Both are whole before the first replaces an old one. Raises a ValueError if there are no
+        layers or weights are not finite, and an OSError if the files cannot be written.
         """
         check_networks(self)
         write_networks(self, Path(path_dir))
@@ -579,8 +579,8 @@ def check_outputs(gan, epoch, records, generated, judged):
 # ---------------------------------------------------------------------------------------
 # 5. Files and failures
 #
-# Files are written whole or not at all. Loading reads arrays and runs nothing. Whatever a run can
-# do without may fail: `reported` says so, and the run goes on.
+# Files, but for training.csv, are written whole or not at all. Loading runs nothing. Whatever a run
+# can do without may fail: `reported` says so, and the run goes on.
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 TRAINING_MODELS = ("generator_training_model", "discriminateor_training_model")
@@ -639,10 +639,10 @@ def write_networks(gan, folder):
     """Write the two model files; see `GANModel.save_model`."""
     slots = all_slots(gan)
     arrays = gan.generator_model.get_weights() + gan.discriminateor_model.get_weights()
-    for of_network in slots.values():
-        arrays += of_network.values()
     if not all_finite(arrays):
         raise ValueError("not saved: weights are not finite")
+    for of_network in slots.values():
+        arrays += of_network.values()
     zeros = bytes(2**16 + sum(array.nbytes + 2**12 for array in arrays))
     save_name = uuid.uuid4().hex
     paths = [folder / name for name in MODEL_FILES]
@@ -654,8 +654,10 @@ def write_networks(gan, folder):
             network.save(file)
             with h5py.File(file, "r+") as opened:
                 opened.attrs["gan_save"] = save_name
-                for name, array in slots.get(network.name, {}).items():
-                    opened[name] = array
+                of_network = slots.get(network.name, {})
+                if all_finite(of_network.values()):  # otherwise the optimizer will start afresh
+                    for name, array in of_network.items():
+                        opened[name] = array
 
 
 def read_networks(gan, folder):
@@ -1239,7 +1241,7 @@ class Look(keras.callbacks.Callback):
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
         every: epochs between two looks. Default: None, as many as the views need. If none needs
-            any, the Look takes 40 to 130 looks, most of them in the beginning.
+            any, the Look takes at most 130 looks, most of them in the beginning.
         views: `{name: (view, every)}`, where `every` is the number of epochs between two States
             that the view needs, 0 for never. The log uses the name. Default: none.
 
@@ -1295,7 +1297,7 @@ class Look(keras.callbacks.Callback):
                 view.close()
 
     def _look(self, logs):
-        """Return the State, or None if it cannot be measured, now or before."""
+        """Return the State, or None if measuring it fails or has failed earlier."""
         if self.sees_weights_every == math.inf:
             return None
         with reported("cannot measure the GAN, so the picture stops here"):
@@ -1389,7 +1391,7 @@ def window(look, figure):
 
 
 def show_frame(look, picture, keys, due):
-    """Show the picture in its window until it is due to go, and longer while it is held.
+    """Show the picture in its window until its time is up, and longer while it is held.
 
     The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
     go when the window is closed and when training has been stopped.
@@ -1398,10 +1400,10 @@ def show_frame(look, picture, keys, due):
         look: the Look.
         picture: the Picture.
         keys: list of the keys pressed so far. The window's events append to it.
-        due: when the next frame is due, in seconds of `time.perf_counter`.
+        due: when its time is up, in seconds of `time.perf_counter`.
 
     Returns:
-        When this frame went.
+        When its time ended.
     """
     figure = picture.figure
     title = picture.title.get_text()
@@ -1522,8 +1524,10 @@ def progress_line(look, as_bar=False):
 # - A place that cannot be written ends the run before training: `make_and_try_places`.
 # - A window, notebook, CSV file or animation that fails is dropped, training goes on, and the exit
 #   status is 1: `Look._send`. A missing display is no failure: `window_figure`.
+# - A graph that cannot be drawn is left out: `draw_graph`. So is the picture of the end: `run`.
 # - Signals, full disks and weights that are not finite: `Keeper`. `kill -9` leaves what the last
-#   minute's save wrote, and two runs in one folder leave what the last save wrote.
+#   minute's save wrote. Of two runs in one folder the last save wins; if their files are mixed,
+#   `read_networks` says so.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 60  # between two saves during training
@@ -1552,7 +1556,7 @@ def parse_args(argv=None):
     add("-s", "--seed", **number, help="the same seed repeats a run on the same machine")
     add("-o", "--output", default="img/gan_results.png", metavar="FILE", help=".png, .pdf or .svg")
     add("-gif", "--gif", metavar="FILE", help="animation of the training")
-    add("-every", "--plot_every", **number, default=1, help="epochs between two frames")
+    add("-every", "--plot_every", **number, default=1, help="draw a frame every N epochs")
     add("-r", "--resume", action="store_true", help="go on from the models in --model_dir; with "
          "-e 0, just draw them")
     # fmt: on
@@ -1675,7 +1679,7 @@ class Keeper(keras.callbacks.Callback):
         """Save in the folder or, if that fails, in a new temporary one."""
         self.has_models = self.trained_in_time and all_finite(self.model.get_weights())
         if not self.has_models:
-            why = "no epoch was done"
+            why = "training failed at once"
             if self.trained_in_time:
                 why = "weights are not finite"
             elif self.came:
