@@ -37,7 +37,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no process is left with one at the end."""
-    ranks = {"test_readme.py": 1, "test_command.py": 2, "test_pictures.py": 3}
+    ranks = {"test_readme.py": 1, "test_command.py": 2, "test_look.py": 3}
     items.sort(key=lambda item: ranks.get(item.path.name, 4))
 
 
