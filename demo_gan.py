@@ -657,7 +657,7 @@ def write_networks(gan, folder):
                 of_network = slots.get(network.name, {})
                 if all_finite(of_network.values()):  # otherwise the optimizer will start afresh
                     for name, array in of_network.items():
-                        opened[name] = array
+                        opened[f"{SLOTS}/{name}"] = array
 
 
 def read_networks(gan, folder):
@@ -685,6 +685,7 @@ def read_networks(gan, folder):
 def read_network(network, path):
     """Set the weights of a network from a file. Return the slots and the save's name in it."""
     with h5py.File(path, "r") as file:
+        check_contents(file)
         slots = read_slots(file)
         flags_in_file = trainable_flags(json.loads(file.attrs.get("model_config", "{}")))
         save_name = file.attrs.get("gan_save")
@@ -714,19 +715,28 @@ def trainable_flags(model_config):
     return flags
 
 
-def read_slots(file):
-    """Return the state of an optimizer that is in a file, `{}` if there is none.
+def check_contents(group):
+    """Raise a ValueError unless all that a group holds is in the file itself.
 
-    It reads arrays whose bytes are in the file itself, and nothing else.
+    The oldest Keras allowed still follows a link to another file, with some versions of h5py.
     """
-    items = {}
-    file.visititems(items.__setitem__)  # this follows no links, neither here nor to other files
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            check_contents(item)
+        elif item.external or item.is_virtual:
+            raise ValueError(f"{name} is not in the file itself")
+
+
+def read_slots(file):
+    """Return the state of an optimizer that is in a file, `{}` if there is none."""
     slots = {}
-    for name, item in items.items():
-        if name.startswith(SLOTS) and isinstance(item, h5py.Dataset):
-            is_here = item.id.get_storage_size() >= item.nbytes
-            if item.external or item.is_virtual or not is_here:
-                raise ValueError(f"{name} is not in the file itself")
+    for name, item in file.get(SLOTS, {}).items():
+        if isinstance(item, h5py.Dataset):
+            if item.id.get_storage_size() < item.nbytes:
+                raise ValueError(f"{name} is larger than the file")
             slots[name] = item[()]
     if not all_finite(slots.values()):
         raise ValueError("it holds an optimizer that is not finite")
@@ -736,7 +746,7 @@ def read_slots(file):
 # The state of an optimizer: its slots and its count of steps. Its settings belong to the user, who
 # may go on with another learning rate.
 
-SLOTS = "optimizer_weights/"  # where Keras's own .h5 files have them
+SLOTS = "optimizer_weights"  # where Keras's own .h5 files have them
 
 
 def optimizer_slots(optimizer):
@@ -749,7 +759,7 @@ def optimizer_slots(optimizer):
     for variable in optimizer.variables:
         word = re.sub(r"_\d+$", "", variable.name).split("_")[-1]  # momentum, for example
         if variable.name != "learning_rate":
-            found[f"{SLOTS}{kind}_{len(found)}_{word}"] = variable
+            found[f"{kind}_{len(found)}_{word}"] = variable
     return found
 
 
