@@ -1119,7 +1119,9 @@ class Picture:
 
     def set_states(self, states, title=None):
         """Take what is to be drawn next: the last State, with the earlier ones as its history."""
-        self.title.set_text(title or f"epoch = {states[-1].epoch}")
+        if title is None:
+            title = f"epoch = {states[-1].epoch}"
+        self.title.set_text(title)
         self.show(states)
         if self.distance is None:
             return
@@ -1211,7 +1213,7 @@ def save_picture(gan, sample_list, path, title, history=()):
 
 def draw_graph(model, log_dir):
     """Draw the graph of a Keras model, with its networks and shapes, by Graphviz."""
-    if not log_dir:
+    if log_dir is None:
         return
     path = Path(log_dir, f"{model.name}.png")
     silent = contextlib.redirect_stdout(None)  # pydot prints what goes wrong, too
@@ -1572,9 +1574,9 @@ def parse_args(argv=None):
     # fmt: on
     args = parser.parse_args(argv)
     # Without epochs the saved models can be drawn, but there is no frame for an animation.
-    least = 0 if args.resume and not args.gif else 1
+    least = 0 if args.resume and args.gif is None else 1
     pictures = [("-o/--output", args.output, (".png", ".pdf", ".svg"))]
-    if args.gif:
+    if args.gif is not None:
         pictures.append(("-gif/--gif", args.gif, (".gif",)))
     try:
         whole_number("-e/--epoch", args.epoch, least)
@@ -1585,7 +1587,7 @@ def parse_args(argv=None):
             if Path(path).suffix.lower() not in endings:
                 raise ValueError(f"{name}: expected {' or '.join(endings)}, got {path!r}")
         enough = math.ceil(args.epoch / MOST_FRAMES)
-        if args.gif and args.plot_every < enough:
+        if args.gif is not None and args.plot_every < enough:
             raise ValueError(f"-gif/--gif: at most {MOST_FRAMES} frames, use -every {enough}")
     except ValueError as error:
         parser.error(f"argument {error}")
@@ -1604,9 +1606,9 @@ def make_and_try_places(args):
     if args.epoch:
         logs.append(CSV_FILE)
         places += [("-m/--model_dir", path) for path in models]
-    if args.gif:
+    if args.gif is not None:
         places.append(("-gif/--gif", Path(args.gif)))
-    if args.log_dir:
+    if args.log_dir is not None:
         places += [("-log/--log_dir", Path(args.log_dir, name)) for name in logs]
     for flag, path in places:
         try:
@@ -1653,10 +1655,10 @@ class Keeper(keras.callbacks.Callback):
     @contextlib.contextmanager
     def hear_signals(self):
         """Within this context signals end training. Outside the main thread there are none."""
+        is_main = threading.current_thread() is threading.main_thread()
         with contextlib.ExitStack() as undo:
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)  # Windows has no SIGHUP
-                is_main = threading.current_thread() is threading.main_thread()
                 # nohup ignores SIGHUP, and so do we then.
                 if number and is_main and signal.getsignal(number) != signal.SIG_IGN:
                     handler = signal.signal(number, self._on_signal)
@@ -1744,9 +1746,9 @@ def make_views(args):
         "the progress line": (progress_line, 0),
         "the live picture": (live_picture, args.plot_every),
     }
-    if args.gif:
+    if args.gif is not None:
         views[args.gif] = (functools.partial(animation, path=args.gif), args.plot_every)
-    if args.log_dir:
+    if args.log_dir is not None:
         path = Path(args.log_dir, CSV_FILE)
         views[str(path)] = (functools.partial(training_csv, path=path), 0)
     return views

@@ -218,11 +218,6 @@ def virtual_display():
         process.wait()
 
 
-@pytest.fixture
-def no_display(monkeypatch):
-    monkeypatch.delenv("DISPLAY", raising=False)
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """Return a folder in which the program ran for 20 epochs with seed 0, without a display."""

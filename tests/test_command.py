@@ -342,6 +342,11 @@ NONSENSE = {  # what the last line says, and command lines with ; between them
 }
 
 
+def test_empty_value_is_not_taken_for_a_flag_left_out():
+    with pytest.raises(SystemExit, match="2"):
+        demo_gan.parse_args(["-gif", ""])
+
+
 @pytest.mark.parametrize(("message", "lines"), NONSENSE.items())
 def test_nonsense_is_refused_with_the_usage(main, models, message, lines):
     before = contents(models)

@@ -53,14 +53,14 @@ def open_recording(name):
 
 
 @pytest.mark.parametrize("name", ["k20_noise4", "k3_noise4", "k20_noise1"])
-def test_training_follows_a_recorded_run(name, no_display):
+def test_training_follows_a_recorded_run(name):
     recording = open_recording(name)
     gan, samples, settings = set_up(recording)
     gan.train(samples, epoch=5, **settings)
     assert_follows(gan, recording)
 
 
-def test_training_with_xla_goes_on_as_recorded_when_called_again(no_display, monkeypatch):
+def test_training_with_xla_goes_on_as_recorded_when_called_again(monkeypatch):
     monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 0)
     recording = open_recording("k20_noise4")
     gan, samples, settings = set_up(recording)
