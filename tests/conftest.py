@@ -37,8 +37,9 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no process is left with one at the end."""
-    ranks = {"test_readme.py": 1, "test_command.py": 2, "test_look.py": 3}
-    items.sort(key=lambda item: ranks.get(item.path.name, 4))
+    long = ["readme", "command", "look", "model", "saving"]
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(long)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(long)))
 
 
 def pytest_collection_finish():
@@ -220,10 +221,11 @@ def virtual_display():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Return a folder in which the program ran for 20 epochs with seed 0, without a display."""
+    """Return a folder in which a notebook's command ran the program for 20 epochs with seed 0."""
     folder = tmp_path_factory.mktemp("trained")
     options = ["-e", "20", "-s", "0", "-log", "log", "-gif", "training.gif"]
-    status, out, err = finish(start_demo(*options, cwd=folder))
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as there
+    status, out, err = finish(start_demo(*options, cwd=folder, env=env))
     assert status == with_graphs(0), err
     (folder / "stdout.txt").write_text(out)
     (folder / "stderr.txt").write_text(err)
