@@ -16,22 +16,17 @@ including the spelling `discriminateor`. What differs from the article, and why:
 - The saved models include the state of their optimizers, so training goes on without a break.
 - The pictures show all samples. One batch jumps at every epoch.
 
-Sections 1 to 3 are the lesson. The later sections check input, compile, and show progress.
+Sections 1 to 3 are the lesson. The later sections check input, compile, and show progress. What the
+program says in text comes from app_logger.py.
 """
 
 import argparse
 import collections
-import contextlib
-import csv
-import functools
 import gc
 import importlib.util
-import json
-import logging
 import math
 import os
 import random
-import re
 import signal
 import sys
 import tempfile
@@ -39,6 +34,8 @@ import threading
 import time
 import uuid
 import warnings
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads this when it is imported
@@ -54,12 +51,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
-from matplotlib import colors, style, ticker
+from matplotlib import style, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from PIL import Image
 
 import app_logger
+from app_logger import FAILED, LOG, progress_line, reason, reported, training_csv
 
 if keras.config.backend() != "tensorflow":
     raise ImportError("demo_gan needs Keras on TensorFlow: import demo_gan before keras")
@@ -135,9 +133,7 @@ class GANModel:
     """
 
     def __init__(self, input_dim, log_dir=None):
-        if not np.iterable(input_dim):
-            input_dim = [input_dim, input_dim]
-        self.signal_dim, self.noise_dim = input_dim
+        self.signal_dim, self.noise_dim = np.broadcast_to(input_dim, 2).tolist()
         self.log_dir = log_dir
         noise = keras.Input((self.noise_dim,))
         real = keras.Input((self.signal_dim,))
@@ -215,9 +211,9 @@ class GANModel:
         the flags when it traces a step, and finds the values set last, those for D's phase.
         Translated literally, both phases train D, and G's phase trains it to take generated samples
         for real ones. G never moves, and nothing warns. Returns the loss, and how far D's outputs
-        lie outside of 0 to 1.
+        lie outside of 0 to 1, which is a mistake with the article's losses.
         """
-        outside = 0
+        outside = 0.0
         with tf.GradientTape() as tape:
             outputs = model(inputs, training=True)
             # The weight penalties are those of this network alone.
@@ -225,7 +221,8 @@ class GANModel:
             for loss_function, output in zip(model.loss, keras.tree.flatten(outputs)):
                 output = ops.cast(output, loss.dtype)
                 loss += ops.mean(loss_function(ops.ones_like(output), output))
-                outside += ops.mean(ops.relu(ops.abs(output - 0.5) - 0.5))
+                if loss_function in (log_loss_discriminator, log_loss_generator):
+                    outside += ops.mean(ops.relu(ops.abs(output - 0.5) - 0.5))
             scaled = model.optimizer.scale_loss(loss)  # float16 needs a scale, others leave it
         weights = network.trainable_weights
         model.optimizer.apply(tape.gradient(scaled, weights), weights)
@@ -450,8 +447,10 @@ def check_networks(gan):
                 raise ValueError(f"layer {layer.name} is used twice: make one for each place")
             seen |= parts
         if any(weight.dtype == "bfloat16" for weight in network.weights):
-            problem = "bfloat16 weights, which .h5 files cannot hold: use mixed_bfloat16"
-            raise ValueError(f"{network.name} has {problem}")
+            raise ValueError(
+                f"{network.name} has bfloat16 weights, which .h5 files cannot hold: "
+                "use mixed_bfloat16"
+            )
         try:
             network.to_json()
         except Exception as error:
@@ -474,18 +473,19 @@ def noise_and_real(gan, sample_list):
     for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
         wanted = f'sample_list["{key}"] must be finite numbers, (n, {width}), none of them masked'
         try:
-            given = np.ma.asarray(sample_list[key])
-            exact = np.asarray(given.data).astype("float64", casting="same_kind")
+            given = np.ma.asarray(sample_list[key]).astype("float64", casting="same_kind")
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{wanted}; got {error!r}") from error
+        exact = np.array(given.filled(math.nan))
         with np.errstate(over="ignore"):
             rows = exact.astype(keras.config.floatx())
         if rows.size == 0 or rows.shape[1:] != (width,):
             raise ValueError(f"{wanted}; got shape {rows.shape}")
-        bad = np.ma.getmaskarray(given) | ~np.isfinite(rows)
-        if bad.any():
-            problem = f"{bad.sum()} of {bad.size} are masked or not finite as {rows.dtype}"
-            raise ValueError(f"{wanted}; {problem}")
+        bad = np.sum(~np.isfinite(rows))
+        if bad:
+            raise ValueError(
+                f"{wanted}; {bad} of {rows.size} are masked or not finite as {rows.dtype}"
+            )
         if (np.std(exact - rows, axis=0) > 0.1 * np.std(exact, axis=0)).any():
             raise ValueError(f"{wanted}; they lose their spread as {rows.dtype}")
         arrays.append(rows)
@@ -511,7 +511,7 @@ def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
         raise ValueError("compile both models before train()")
     views = {}
     if verbose:
-        views["the progress line"] = (functools.partial(progress_line, as_bar=True), 0)
+        views["the progress line"] = (partial(progress_line, as_bar=True), 0)
     if plot:
         views["the live picture"] = (live_picture, 1)
     callbacks = keras.tree.flatten(callbacks or [])
@@ -547,7 +547,7 @@ def traced_epochs(gan, updates):
             tf.TensorSpec((), "int32"),
         ]
         # A partial is a function of its own: TensorFlow warns of many traces of one function.
-        run_epochs = functools.partial(gan._run_epochs)
+        run_epochs = partial(gan._run_epochs)
         plain = tf.function(run_epochs, signature, autograph=False)
         compiled = tf.function(plain, signature, autograph=False, jit_compile=True)
         gan._traced = plain, compiled
@@ -564,9 +564,7 @@ def all_finite(arrays):
 
 def check_outputs(gan, epoch, records, generated, judged):
     """Raise an error if D's output is no probability, or if training has diverged."""
-    chosen = [loss for _, model in gan._pairs() for loss in model.loss]
-    is_log = log_loss_generator in chosen or log_loss_discriminator in chosen
-    if is_log and records[:, 2].max() > 0.001:  # less is due to rounding
+    if records[:, 2].max() > 0.001:  # less is due to rounding
         raise ValueError(
             "the discriminator's output is not between 0 and 1: with the article's losses it must "
             'end in a probability, such as Dense(1, activation="sigmoid")'
@@ -580,38 +578,13 @@ def check_outputs(gan, epoch, records, generated, judged):
 # 5. Files and failures
 #
 # Files, but for training.csv, are written whole or not at all. Loading runs nothing. Whatever a run
-# can do without may fail: `reported` says so, and the run goes on.
+# can do without may fail: `reported`, in app_logger.py, says so, and the run goes on.
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 TRAINING_MODELS = ("generator_training_model", "discriminateor_training_model")
-LOG = logging.getLogger(__name__)
-FAILED = []  # What failed so far. If anything did, the exit status is 1.
-# Keras advises against .h5, which is the article's format.
-logging.getLogger("absl").addFilter(lambda record: "HDF5" not in record.getMessage())
 
 
-@contextlib.contextmanager
-def reported(what):
-    """Report whatever the block raises as `what`, and go on."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:  # wx raises SystemExit where there is no display
-        FAILED.append(what)
-        LOG.error("%s: %s", what, reason(error))
-        LOG.debug("it happened here:", exc_info=True)
-
-
-def reason(error):
-    """Return the first thing that an error says, in one line of at most 300 characters."""
-    # Pass over tracebacks, and over lines that only introduce something ("Graph execution error:").
-    telling = re.search(r"^(?!\s*(File \"|<)).*[^:\s]$", str(error), re.MULTILINE)
-    line = telling[0].strip()[:300] if telling else type(error).__name__
-    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
-        return f"too much for the memory, try a smaller -b/--batch_size or -n/--noise_dim: {line}"
-    return line
-
-
-@contextlib.contextmanager
+@contextmanager
 def replacing(*paths):
     """Give a temporary name for each path, then put the files written there in place.
 
@@ -654,6 +627,7 @@ def write_networks(gan, folder):
             network.save(file)
             with h5py.File(file, "r+") as opened:
                 opened.attrs["gan_save"] = save_name
+                opened.attrs["gan_trainable"] = [part.trainable for part in all_layers(network)]
                 of_network = slots.get(network.name, {})
                 if all_finite(of_network.values()):  # otherwise the optimizer will start afresh
                     for name, array in of_network.items():
@@ -664,14 +638,16 @@ def read_networks(gan, folder):
     """Set weights and optimizers from the two model files; see `GANModel.load_model`."""
     slots = {}
     save_names = set()
-    with contextlib.ExitStack() as undo:
+    with ExitStack() as undo:
         for name, (network, _) in zip(MODEL_FILES, gan._pairs()):
             undo.callback(network.set_weights, network.get_weights())
             try:
                 slots[network.name], save_name = read_network(network, folder / name)
             except Exception as error:  # Keras raises many kinds for a file that is not its own
-                problem = f"cannot load {folder / name} with noise_dim (-n) = {gan.noise_dim}"
-                raise OSError(f"{problem}: {reason(error)}") from error
+                raise OSError(
+                    f"cannot load {folder / name} with noise_dim (-n) = {gan.noise_dim}: "
+                    f"{reason(error)}"
+                ) from error
             save_names.add(save_name)
         undo.pop_all()  # all went well
     if len(save_names) > 1:
@@ -687,7 +663,7 @@ def read_network(network, path):
     with h5py.File(path, "r") as file:
         check_contents(file)
         slots = read_slots(file)
-        flags_in_file = trainable_flags(json.loads(file.attrs.get("model_config", "{}")))
+        flags_in_file = file.attrs.get("gan_trainable", ())
         save_name = file.attrs.get("gan_save")
     # Keras writes and reads the trainable weights of a layer first, so the order of the weights in
     # a nested network depends on the `trainable` flags. Read with those of the file.
@@ -695,7 +671,7 @@ def read_network(network, path):
     flags = [layer.trainable for layer in parts]
     try:
         for layer, flag in zip(parts, flags_in_file):
-            layer.trainable = bool(flag)
+            layer.trainable = flag
         network.load_weights(path)
     finally:
         for layer, flag in zip(parts, flags):
@@ -703,16 +679,6 @@ def read_network(network, path):
     if not all_finite(network.get_weights()):
         raise ValueError("it holds weights that are not finite")
     return slots, save_name
-
-
-def trainable_flags(model_config):
-    """Return the flags in a configuration, in the order of `all_layers`."""
-    flags = []
-    for layer in model_config.get("config", {}).get("layers", []):
-        if layer["class_name"] != "InputLayer":
-            flags.append(layer["config"].get("trainable", True))
-            flags += trainable_flags(layer)
-    return flags
 
 
 def check_contents(group):
@@ -757,7 +723,7 @@ def optimizer_slots(optimizer):
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
     found = {}
     for variable in optimizer.variables:
-        word = re.sub(r"_\d+$", "", variable.name).split("_")[-1]  # momentum, for example
+        word = variable.name.rstrip("_0123456789").split("_")[-1]  # momentum, for example
         if variable.name != "learning_rate":
             found[f"{kind}_{len(found)}_{word}"] = variable
     return found
@@ -811,7 +777,7 @@ def optimizer_from(recipe, weights):
     optimizer_class, settings, decays = recipe
     if "inner_optimizer" in settings:
         inner = optimizer_from(settings["inner_optimizer"], weights)
-        return optimizer_class(**{**settings, "inner_optimizer": inner})
+        return optimizer_class(**settings | {"inner_optimizer": inner})
     optimizer = optimizer_class.from_config(dict(settings))
     excluded = [weight for weight, decay in zip(weights, decays) if not decay]
     optimizer.exclude_from_weight_decay(excluded)
@@ -849,7 +815,7 @@ SHOWN = 20_000  # rows of a data set, at most
 BINS = 40
 POINTS = {1: 201, 2: 60}  # points along each axis at which D is asked, by the numbers of a sample
 TRAIL = 20  # epochs
-STAGES = (1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1)  # parts of a run that the strip shows
+STAGES = (0.025, 0.05, 0.1, 0.25, 0.5, 1)  # parts of a run that the strip shows
 SIZE = (8, 4.5)  # inches
 STRIP_HEIGHT = 1.7  # inches
 FEW_TICKS = {"nbins": 4, "steps": (1, 2, 5, 10)}  # their numbers may be long
@@ -886,7 +852,7 @@ class Measures:
         points: the points at which D is asked, `(points, signal_dim)`: along the axis of samples of
             one number, all over the plane of two, one of more.
         edges: the edges of the bins of samples of one number, `(BINS + 1,)`.
-        distance_name, short_name: what the distance is called.
+        sliced: what the name of the distance begins with for samples of several numbers.
     """
 
     def __init__(self, real):
@@ -902,8 +868,7 @@ class Measures:
         if dim in POINTS:
             axes = [np.linspace(*ends, POINTS[dim], dtype="float32") for ends in self.limits]
             self.points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, dim)
-        self.short_name = "W1" if dim == 1 else "sliced W1"
-        self.distance_name = self.short_name.replace("W1", "Wasserstein-1 distance")
+        self.sliced = "sliced " if dim > 1 else ""
         self._sorted_real = along_directions(real)
 
     def distance(self, generated):
@@ -968,27 +933,36 @@ def use_plain_numbers(axis):
     axis.set_major_formatter("{x:.7g}")
 
 
+def add_curve(axes, x, form, label):
+    """Add a curve that moves. Returns a function that shows it, with earlier ones as its trail."""
+    (line,) = axes.plot([], [], form, label=label, animated=True)
+    trail = LineCollection([], color=line.get_color(), linewidths=0.7, animated=True)
+    axes.add_collection(trail, autolim=False)
+
+    def show(curves, alphas):
+        *earlier, now = [np.c_[x, curve] for curve in curves]
+        line.set_data(*now.T)
+        trail.set(segments=earlier, alpha=alphas or None)
+
+    return show
+
+
 def draw_histograms(upper, lower, measures):
     """Draw samples of one number: the share in each bin on one axes, D's output on another.
 
     Returns a function that shows States: the last one, and those before it as its trail.
     """
     centres, real, top = real_histogram(measures)
-    points = measures.points[:, 0]
     upper.plot(centres, real, "ko-", label="real")
-    (generated_line,) = upper.plot([], [], "go-", label="generated", animated=True)
+    show_generated = add_curve(upper, centres, "go-", "generated")
     upper.set(ylim=(0, 1.02 * top), xticklabels=[], ylabel="share of samples")
     lower.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
-    (optimal_line,) = lower.plot([], [], color="0.6", label="optimal D", animated=True)
-    (d_line,) = lower.plot([], [], "r--", label="D", animated=True)
+    (optimal,) = lower.plot([], [], color="0.6", label="optimal D", animated=True)
+    show_decision = add_curve(lower, measures.points[:, 0], "r--", "D")
     lower.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
     lower.set_xlabel("sample (the outermost bins include everything beyond)")
     use_plain_numbers(lower.xaxis)
-    lines = generated_line, d_line
-    trails = []
-    for axes, line in zip((upper, lower), lines):
-        trail = LineCollection([], color=line.get_color(), linewidths=0.7, animated=True)
-        trails.append(axes.add_collection(trail, autolim=False))
+    for axes in (upper, lower):
         axes.set_xlim(measures.edges[[0, -1]])
         axes.legend(loc="upper right", ncols=3)
 
@@ -996,16 +970,12 @@ def draw_histograms(upper, lower, measures):
         now = states[-1]
         # The D that is optimal for the two histograms says real / (real + generated) in each bin
         # (Goodfellow et al. 2014, proposition 1), and nothing where there are no samples.
-        both = real + now.generated
-        optimal = np.divide(real, both, out=np.full(BINS, np.nan), where=both > 0)
-        optimal_line.set_data(centres, optimal)
+        with np.errstate(invalid="ignore"):
+            optimal.set_data(centres, real / (real + now.generated))
         recent = [state for state in states if now.epoch - state.epoch <= TRAIL]
         alphas = [0.35 - 0.3 * (now.epoch - state.epoch) / TRAIL for state in recent[:-1]]
-        shares = [np.c_[centres, np.minimum(state.generated, top)] for state in recent]
-        decisions = [np.c_[points, state.decision] for state in recent]
-        for line, trail, curves in zip(lines, trails, (shares, decisions)):
-            line.set_data(*curves[-1].T)
-            trail.set(segments=curves[:-1], alpha=alphas or None)
+        show_generated([np.minimum(state.generated, top) for state in recent], alphas)
+        show_decision([state.decision for state in recent], alphas)
 
     return show
 
@@ -1027,17 +997,17 @@ def draw_plane(axes, measures, markersize=1.5):
     axes.spines[:].set_animated(True)
     image = axes.imshow(
         np.zeros((1, 1)),
-        cmap=colors.LinearSegmentedColormap.from_list("", ["white", "red"]),
+        cmap="bwr",  # its upper half goes from white at 0 to red at 1
         aspect="equal" if sides.max() <= 5 * sides.min() else "auto",
         interpolation="bilinear",
-        vmin=0,
+        vmin=-1,
         vmax=1,
         origin="lower",
         extent=limits.ravel(),
         animated=True,
     )
 
-    dots = {"linestyle": "", "markersize": markersize, "alpha": 0.5, "animated": True}
+    dots = {"markersize": markersize, "alpha": 0.5, "animated": True}
     real = np.clip(measures.real[:, measures.shown], *limits.T)
     axes.plot(*real.T, "ko", label="real", **dots)
     (generated_dots,) = axes.plot([], [], "go", label="generated", **dots)
@@ -1096,8 +1066,8 @@ class Picture:
             samples.set(
                 xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second} of a sample"
             )
-            for axis in (samples.xaxis, samples.yaxis):
-                use_plain_numbers(axis)
+            use_plain_numbers(samples.xaxis)
+            use_plain_numbers(samples.yaxis)
             figure.legend(loc=(0.11, 0.01), ncols=2, markerscale=4)  # it must not cover samples
         self.title = samples.set_title(" ", loc="left", animated=True)
         self.moving = figure.findobj(lambda artist: artist.get_animated())
@@ -1108,9 +1078,9 @@ class Picture:
     def _add_distance(self, epochs):
         axes = self.figure.add_axes((0.725, 0.12, 0.24, 0.8))
         spread = self.measures.real.std(axis=0, dtype="float64").mean() or 1
-        axes.set(yscale="log", xlim=(0, epochs), ylim=(0.01 * spread, 30 * spread))
-        axes.set_title(self.measures.distance_name, fontsize="small")
-        axes.set_xlabel("epoch")
+        axes.set(xlim=(0, epochs), xlabel="epoch")
+        axes.set(ylim=(0.01 * spread, 30 * spread), yscale="log")
+        axes.set_title(f"{self.measures.sliced}Wasserstein-1 distance", fontsize="small")
         axes.locator_params("x", **FEW_TICKS, integer=True)
         axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -1156,7 +1126,7 @@ class Picture:
     def image(self):
         """Return the state as a Pillow image. This is for a figure that is not in a window."""
         self.render()
-        return Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3])
+        return Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())).convert("RGB")
 
 
 def stages(states):
@@ -1174,7 +1144,7 @@ def draw_strip(figure, measures, states):
     for column, state in enumerate(states):
         axes = figure.add_axes((0.11 + 0.144 * column, 0.06, 0.135, 0.7), xticks=[], yticks=[])
         w1 = np.format_float_positional(state.w1, 2, fractional=False, trim="-")
-        axes.set_title(f"epoch {state.epoch}\n{measures.short_name} {w1}", fontsize=7)
+        axes.set_title(f"epoch {state.epoch}\n{measures.sliced}W1 {w1}", fontsize=7)
         draw_small(axes, measures, state)
 
 
@@ -1216,7 +1186,7 @@ def draw_graph(model, log_dir):
     if log_dir is None:
         return
     path = Path(log_dir, f"{model.name}.png")
-    silent = contextlib.redirect_stdout(None)  # pydot prints what goes wrong, too
+    silent = redirect_stdout(None)  # pydot prints what goes wrong, too
     with reported(f"cannot draw the graph {path}"), replacing(path) as (file,), silent:
         keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
 
@@ -1225,8 +1195,8 @@ def draw_graph(model, log_dir):
 # 7. Watching
 #
 # One callback, Look, looks at the GAN while it trains, keeps what it saw, and sends it to its
-# views: window, notebook, animation, CSV file, progress line. A view that fails is dropped, and
-# training goes on.
+# views. Window, notebook and animation are pictures and stand here. CSV file and progress line are
+# text and stand in app_logger.py. A view that fails is dropped, and training goes on.
 
 LOOKS = 40  # at a run without views, and some more near its start
 PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
@@ -1265,6 +1235,10 @@ class Look(keras.callbacks.Callback):
         sees_weights_every: see `GANModel.train`.
     """
 
+    epoch = 0
+    trained_before = 0
+    sees_weights_every = 1
+
     def __init__(self, gan, sample_list, every=None, views=None):
         super().__init__()
         self.gan = gan
@@ -1276,8 +1250,6 @@ class Look(keras.callbacks.Callback):
             whole_number(f"every of {name}", view_every, low=0)
         self.views = {}
         self.history = []
-        self.epoch = self.trained_before = 0
-        self.sees_weights_every = 1
 
     def on_train_begin(self, logs=None):
         self.history = []
@@ -1285,7 +1257,7 @@ class Look(keras.callbacks.Callback):
         self.epochs = self.params["epochs"]
         self.trained_before = len(self.gan.train_status["gen_loss"])
         # As a TensorFlow function it takes a third of the time.
-        self.predict = tf.function(functools.partial(predict, self.gan), autograph=False)
+        self.predict = tf.function(partial(predict, self.gan), autograph=False)
         self.views = {name: view(self) for name, (view, _) in self.functions.items()}
         self._send()
         self._plan()
@@ -1349,7 +1321,7 @@ class Look(keras.callbacks.Callback):
             is_last = self.epoch == self.epochs
             is_turn = every > 0 and (is_last or (self.epoch % every > 0) == is_late)
             del self.views[name]
-            with reported(f"{name} failed"), contextlib.suppress(StopIteration):
+            with reported(f"{name} failed"), suppress(StopIteration):
                 view.send(news and (*news, state if is_turn else None))
                 self.views[name] = view
 
@@ -1371,12 +1343,10 @@ def live_picture(look):
     elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
         picture = Picture(look.measures, look.epochs)
         cell = ipython.display.display(picture.image(), display_id=True)
-        due = time.perf_counter()
         while True:
             yield from next_state(look, picture)
             cell.update(picture.image())
-            due = max(due + FRAME_SECONDS, time.perf_counter())
-            time.sleep(max(0, due - time.perf_counter()))
+            time.sleep(FRAME_SECONDS)
 
 
 def window(look, figure):
@@ -1390,20 +1360,20 @@ def window(look, figure):
         canvas.manager.set_window_title("A generator learns")
         canvas.manager.show()
         canvas.flush_events()  # now the window has its size
-        due = show_frame(look, picture, keys, time.perf_counter() + FRAME_SECONDS)
+        show_frame(look, picture, keys, FRAME_SECONDS)
         while plt.fignum_exists(figure.number):
             yield from next_state(look, picture)
-            due = show_frame(look, picture, keys, due + FRAME_SECONDS)
+            show_frame(look, picture, keys, FRAME_SECONDS)
         LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
     except GeneratorExit:
         if look.epoch == look.epochs:
-            show_frame(look, picture, keys, due + LAST_SECONDS)
+            show_frame(look, picture, keys, LAST_SECONDS)
     finally:
         plt.close(figure)
 
 
-def show_frame(look, picture, keys, due):
-    """Show the picture in its window until its time is up, and longer while it is held.
+def show_frame(look, picture, keys, seconds):
+    """Show the picture in its window for some seconds, and longer while it is held.
 
     The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
     go when the window is closed and when training has been stopped.
@@ -1412,26 +1382,21 @@ def show_frame(look, picture, keys, due):
         look: the Look.
         picture: the Picture.
         keys: list of the keys pressed so far. The window's events append to it.
-        due: when its time is up, in seconds of `time.perf_counter`.
-
-    Returns:
-        When its time ended.
+        seconds: how long it is shown.
     """
     figure = picture.figure
     title = picture.title.get_text()
-    while True:
+    end = time.perf_counter() + seconds
+    is_over = False
+    while not is_over and plt.fignum_exists(figure.number) and not look.model.stop_training:
         is_held = keys.count(" ") % 2 == 1
         picture.title.set_text(title + HELD if is_held else title)
         picture.render()
         figure.canvas.blit(figure.bbox)
-        rest = FRAME_SECONDS if is_held else min(FRAME_SECONDS, due - time.perf_counter())
+        rest = FRAME_SECONDS if is_held else min(FRAME_SECONDS, end - time.perf_counter())
         figure.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
-        is_over = "right" in keys if is_held else time.perf_counter() >= due
-        is_wanted = plt.fignum_exists(figure.number) and not look.model.stop_training
-        if is_over or not is_wanted:
-            break
+        is_over = "right" in keys if is_held else time.perf_counter() >= end
     keys[:] = [key for key in keys if key == " "]
-    return max(due, time.perf_counter())
 
 
 def window_figure():
@@ -1446,25 +1411,19 @@ def window_figure():
         return None
     with style.context("default"), plt.ioff():
         figure = plt.figure(figsize=SIZE)
-    if signal.getsignal(signal.SIGINT) != on_interrupt:  # wx lets Ctrl-C kill the program
-        signal.signal(signal.SIGINT, on_interrupt)
-    can_blit = isinstance(figure.canvas, FigureCanvasAgg) and figure.canvas.supports_blit
-    if can_blit and figure.canvas.required_interactive_framework:
+    signal.signal(signal.SIGINT, on_interrupt)  # wx has let Ctrl-C kill the program
+    canvas = figure.canvas
+    can_blit = isinstance(canvas, FigureCanvasAgg) and canvas.supports_blit
+    if can_blit and canvas.required_interactive_framework:
         return figure
     plt.close(figure)
-    has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if chosen is None and has_display and not importlib.util.find_spec("_tkinter"):
+    if chosen is None and os.environ.get("DISPLAY") and not importlib.util.find_spec("_tkinter"):
         LOG.info("no live window: there is no tkinter (on Debian, install python3-tk)")
     return None
 
 
 def animation(look, path):
     """View: writes its States to a GIF file when training ends. The last one stays for a while."""
-    # The colours of the picture on their way to white and, for dots over D's output, to red.
-    ramps = ["black white", "green white", "red white", "black red", "green red"]
-    shades = [np.linspace(*colors.to_rgba_array(ramp.split()), 16)[:, :3] for ramp in ramps]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette((np.concatenate(shades) * 255).astype("uint8").tobytes())
     picture = Picture(look.measures, look.epochs)
     if look.measures.dim > 1:
         picture.figure.set_dpi(80)  # thousands of dots on shades fill many bytes
@@ -1472,7 +1431,7 @@ def animation(look, path):
     try:
         while True:
             yield from next_state(look, picture)
-            frames.append(picture.image().quantize(palette=palette, dither=Image.Dither.NONE))
+            frames.append(picture.image().quantize(64, Image.Quantize.FASTOCTREE))
     finally:
         if frames:
             first, *others = frames
@@ -1480,51 +1439,6 @@ def animation(look, path):
             with replacing(Path(path)) as (file,):
                 first.save(file, save_all=True, append_images=others, duration=durations, loop=0)
             LOG.info(f"animation saved in {path}")
-
-
-def training_csv(look, path):
-    """View: writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA if nobody looked."""
-    path = Path(path)
-    path.write_text("")
-    # Appending writes at the end of the file, even if another run has emptied it in the meantime.
-    with path.open("a", encoding="utf-8", newline="", buffering=1) as file:
-        columns = ["epoch", "dis_loss", "gen_loss", "w1"]
-        rows = csv.DictWriter(file, columns, restval="NA", extrasaction="ignore")
-        rows.writeheader()
-        LOG.info(f"losses go to {path}")
-        while True:
-            epoch, logs, _ = yield
-            if logs is not None:
-                rows.writerow({"epoch": epoch, **logs})
-
-
-def progress_line(look, as_bar=False):
-    """View: one line that updates on a terminal; elsewhere a log line every tenth of the run.
-
-    With `as_bar` it is the line of Keras's `fit`, on whatever Python prints to.
-    """
-    epochs = look.epochs
-    labels = {"dis_loss": "dis_loss", "gen_loss": "gen_loss", "w1": look.measures.short_name}
-    bar = None
-    done = 0
-    try:
-        while True:
-            epoch, logs, _ = yield
-            values = [(label, logs[key]) for key, label in labels.items() if key in (logs or {})]
-            is_terminal = sys.stdout is not None and sys.stdout.isatty()
-            if done == 0 and (as_bar or is_terminal):
-                # Created after the first epoch, so that its estimate does not include compiling.
-                latest = list(labels.values())  # not averaged
-                bar = keras.utils.Progbar(epochs, 10, stateful_metrics=latest, unit_name="epoch")
-            if bar is not None:
-                bar.update(epoch, values)
-            elif epoch * 10 // epochs > done * 10 // epochs:
-                told = ", ".join(f"{label} = {value:.4f}" for label, value in values)
-                LOG.info(f"epoch {epoch} of {epochs}: {told}")
-            done = epoch
-    finally:
-        if bar is not None and done < epochs:
-            bar.update(done, finalize=True)
 
 
 # ---------------------------------------------------------------------------------------
@@ -1553,42 +1467,40 @@ def parse_args(argv=None):
         allow_abbrev=False,
     )
     add = parser.add_argument
-    number = {"type": int, "metavar": "N"}
-    levels = ("info", "debug", "warn", "warning", "error", "err")
     # fmt: off
-    add("-e", "--epoch", **number, default=10, help="epochs to train; the article's ten end "
+    add("-e", "--epoch", type=int, default=10, help="epochs to train; the article's ten end "
          "at a W1 of 0.5 to 2, 200 at about 0.1")
-    add("-b", "--batch_size", **number, default=32, help="samples in a batch; the data "
+    add("-b", "--batch_size", type=int, default=32, help="samples in a batch; the data "
          "set has 100 batches")
-    add("-m", "--model_dir", default="models", metavar="DIR", help="folder of the two .h5 files")
-    add("-log", "--log_dir", metavar="DIR", help="folder for model graphs and training.csv")
-    add("-log_lvl", "--log_lvl", type=str.lower, default="info", choices=levels, help="log level")
-    add("-k", "--step_per", **number, default=20, help="updates of the discriminator per epoch")
-    add("-n", "--noise_dim", **number, default=4, help="random numbers that make one sample")
-    add("-s", "--seed", **number, help="the same seed repeats a run on the same machine")
-    add("-o", "--output", default="img/gan_results.png", metavar="FILE", help=".png, .pdf or .svg")
-    add("-gif", "--gif", metavar="FILE", help="animation of the training")
-    add("-every", "--plot_every", **number, default=1, help="draw a frame every N epochs")
+    add("-m", "--model_dir", default="models", help="folder of the two .h5 files")
+    add("-log", "--log_dir", help="folder for model graphs and training.csv")
+    add("-log_lvl", "--log_lvl", type=str.lower, default="info", help="log level",
+        choices=("info", "debug", "warn", "warning", "error", "err"))
+    add("-k", "--step_per", type=int, default=20, help="updates of the discriminator per epoch")
+    add("-n", "--noise_dim", type=int, default=4, help="random numbers that make one sample")
+    add("-s", "--seed", type=int, help="the same seed repeats a run on the same machine")
+    add("-o", "--output", default="img/gan_results.png", help=".png, .pdf or .svg")
+    add("-gif", "--gif", help="animation of the training")
+    add("-every", "--plot_every", type=int, default=1, help="draw a frame every N epochs")
     add("-r", "--resume", action="store_true", help="go on from the models in --model_dir; with "
          "-e 0, just draw them")
     # fmt: on
     args = parser.parse_args(argv)
     # Without epochs the saved models can be drawn, but there is no frame for an animation.
     least = 0 if args.resume and args.gif is None else 1
-    pictures = [("-o/--output", args.output, (".png", ".pdf", ".svg"))]
-    if args.gif is not None:
-        pictures.append(("-gif/--gif", args.gif, (".gif",)))
     try:
         whole_number("-e/--epoch", args.epoch, least)
         for name in ("batch_size", "step_per", "noise_dim", "plot_every"):
             whole_number(f"--{name}", getattr(args, name))
         whole_number("-s/--seed", args.seed or 0, 0, 2**32 - 1)
-        for name, path, endings in pictures:
-            if Path(path).suffix.lower() not in endings:
-                raise ValueError(f"{name}: expected {' or '.join(endings)}, got {path!r}")
-        enough = math.ceil(args.epoch / MOST_FRAMES)
-        if args.gif is not None and args.plot_every < enough:
-            raise ValueError(f"-gif/--gif: at most {MOST_FRAMES} frames, use -every {enough}")
+        if Path(args.output).suffix.lower() not in (".png", ".pdf", ".svg"):
+            raise ValueError(f"-o/--output: expected .png, .pdf or .svg, got {args.output!r}")
+        if args.gif is not None:
+            if Path(args.gif).suffix.lower() != ".gif":
+                raise ValueError(f"-gif/--gif: expected .gif, got {args.gif!r}")
+            enough = math.ceil(args.epoch / MOST_FRAMES)
+            if args.plot_every < enough:
+                raise ValueError(f"-gif/--gif: at most {MOST_FRAMES} frames, use -every {enough}")
     except ValueError as error:
         parser.error(f"argument {error}")
     return args
@@ -1640,27 +1552,27 @@ class Keeper(keras.callbacks.Callback):
     """
 
     sees_weights_every = math.inf
+    gan = None
+    trained = 0
+    trained_in_time = False
+    has_models = False
+    saved_in = None
 
     def __init__(self, folder):
         super().__init__()
-        self.gan = None
         self.folder = folder
         self.due = time.monotonic() + SAVE_SECONDS
         self.came = []
-        self.trained = 0
-        self.trained_in_time = False
-        self.has_models = False
-        self.saved_in = None
 
-    @contextlib.contextmanager
+    @contextmanager
     def hear_signals(self):
         """Within this context signals end training. Outside the main thread there are none."""
-        is_main = threading.current_thread() is threading.main_thread()
-        with contextlib.ExitStack() as undo:
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        with ExitStack() as undo:
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)  # Windows has no SIGHUP
                 # nohup ignores SIGHUP, and so do we then.
-                if number and is_main and signal.getsignal(number) != signal.SIG_IGN:
+                if number and is_main_thread and signal.getsignal(number) != signal.SIG_IGN:
                     handler = signal.signal(number, self._on_signal)
                     undo.callback(signal.signal, number, handler)
             yield
@@ -1702,7 +1614,7 @@ class Keeper(keras.callbacks.Callback):
             self.gan.save_model(self.folder)
             self.saved_in = self.folder
             return  # otherwise try another folder
-        with reported("cannot save the models elsewhere"), contextlib.ExitStack() as undo:
+        with reported("cannot save the models elsewhere"), ExitStack() as undo:
             folder = tempfile.mkdtemp(prefix="gan_models_")
             undo.callback(os.rmdir, folder)
             self.gan.save_model(folder)
@@ -1718,8 +1630,7 @@ def run(args):
         if args.seed is not None:
             keras.utils.set_random_seed(args.seed)
         samples = make_samples(args.batch_size * BATCHES, args.noise_dim, args.seed)
-        gan = make_gan(args.noise_dim, args.log_dir)
-        keeper.gan = gan
+        gan = keeper.gan = make_gan(args.noise_dim, args.log_dir)
         if args.resume:
             gan.load_model(args.model_dir)
         look = Look(gan, samples, views=make_views(args))
@@ -1747,10 +1658,10 @@ def make_views(args):
         "the live picture": (live_picture, args.plot_every),
     }
     if args.gif is not None:
-        views[args.gif] = (functools.partial(animation, path=args.gif), args.plot_every)
+        views[args.gif] = (partial(animation, path=args.gif), args.plot_every)
     if args.log_dir is not None:
         path = Path(args.log_dir, CSV_FILE)
-        views[str(path)] = (functools.partial(training_csv, path=path), 0)
+        views[str(path)] = (partial(training_csv, path=path), 0)
     return views
 
 

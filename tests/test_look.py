@@ -318,8 +318,8 @@ def test_animation_leads_to_the_saved_picture(learned):
     first = opened(learned / "a.gif")
     last = opened(learned / "a.gif", frame=-1)
     saved = opened(learned / "a.png").crop((0, 0, *last.size))
-    assert difference(last, saved) < 1
-    assert difference(first, saved) > 2
+    assert difference(last, saved) < 2  # white is 254 in the GIF
+    assert difference(first, saved) > 3
 
 
 LIVE = """
