@@ -1425,8 +1425,7 @@ def window_figure():
 def animation(look, path):
     """View: writes its States to a GIF file when training ends. The last one stays for a while."""
     picture = Picture(look.measures, look.epochs)
-    if look.measures.dim > 1:
-        picture.figure.set_dpi(80)  # thousands of dots on shades fill many bytes
+    picture.figure.set_dpi(90)  # a frame is smaller than the window, to be drawn and sent faster
     frames = []
     try:
         while True:
