@@ -47,7 +47,7 @@ def reported(what):
     """Report whatever the block raises as `what`, and go on."""
     try:
         yield
-    except (Exception, SystemExit) as error:  # wx raises SystemExit where there is no display
+    except (Exception, SystemExit) as error:  # wx raises SystemExit
         FAILED.append(what)
         LOG.error("%s: %s", what, reason(error), stacklevel=3)
         LOG.debug("it happened here:", exc_info=True, stacklevel=3)
@@ -60,7 +60,8 @@ def reason(error):
     line = telling[0].strip()[:300] if telling else type(error).__name__
     # TensorFlow is not imported here, so its error is known by its name.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return f"too much for the memory, try a smaller -b/--batch_size or -n/--noise_dim: {line}"
+        smaller = "-b/--batch_size, -k/--step_per or -n/--noise_dim"
+        return f"too much for the memory, try a smaller {smaller}: {line}"
     return line
 
 

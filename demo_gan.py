@@ -106,13 +106,14 @@ def log_loss_generator(y_true, y_pred):
 #
 # This loop does not run in Python. The networks are so small that calling TensorFlow for every
 # update would take ten times as long as the arithmetic, so one call runs many epochs. Keras's
-# `fit(steps_per_execution=...)` cannot do that here: it would draw the batches in another order,
-# and its callbacks would hear of the last epoch of each call only.
+# `fit(steps_per_execution=...)`, with an epoch as its step, cannot do that here: it would draw the
+# batches in another order, and its callbacks would hear of the last epoch of each call only.
 
-# Ctrl-C and `stop_training` take effect between calls only. A call takes a fraction of a second.
+# Ctrl-C and `stop_training` take effect between calls only. But for the first one, which compiles,
+# a call takes a fraction of a second.
 EPOCHS_PER_CALL = 50
 ROWS_PER_CALL = 2**15  # rows of noise that D's updates take
-UPDATES_FOR_XLA = 10_000  # updates of D from which XLA's second of compiling pays off
+UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
 
 
 class GANModel:
@@ -126,7 +127,8 @@ class GANModel:
         generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
         discriminateor_model: D as a Keras model, `(batch, signal_dim)` to `(batch, 1)`.
         generator_training_model, discriminateor_training_model: the compiled models that train G
-            and D, None until compiled. Their Keras names are the article's: `gan_generator_model`.
+            and D, None until then and after a new layer. Their Keras names are the article's:
+            `gan_generator_model`.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
@@ -208,10 +210,11 @@ class GANModel:
 
         Naming the weights is what keeps the other network as it is. The article set
         `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
-        the flags when it traces a step, and finds the values set last, those for D's phase.
+        the flags when it traces a step, and finds the values set last, with D trainable only.
         Translated literally, both phases train D, and G's phase trains it to take generated samples
-        for real ones. G never moves, and nothing warns. Returns the loss, and how far D's outputs
-        lie outside of 0 to 1, which is a mistake with the article's losses.
+        for real ones. G never moves, and nothing warns.
+
+        Returns the loss and, with the article's losses, how far D's outputs lie outside of 0 to 1.
         """
         outside = 0.0
         with tf.GradientTape() as tape:
@@ -236,8 +239,8 @@ class GANModel:
 
         `noise` and `real` are `(batch_count, batch_size, width)`. A row of `draws`, `(most, 2 *
         step_per + 1)`, names the batches of an epoch: one of noise and one of real samples for each
-        update of D, then one of noise for G's. Returns the last generated batch, D's output on it,
-        and before them `(most, 3)`: D's and G's losses, and how far D lies outside of 0 to 1.
+        update of D, then one of noise for G's. Returns `(most, 3)`, which is D's and G's losses and
+        how far D lies outside of 0 to 1; then the last generated batch, and D's output on it.
         """
         step_per = ops.shape(draws)[1] // 2
 
@@ -616,14 +619,15 @@ def write_networks(gan, folder):
         raise ValueError("not saved: weights are not finite")
     for of_network in slots.values():
         arrays += of_network.values()
-    zeros = bytes(2**16 + sum(array.nbytes + 2**12 for array in arrays))
+    filler = os.urandom(2**16 + sum(array.nbytes + 2**12 for array in arrays))
     save_name = uuid.uuid4().hex
     paths = [folder / name for name in MODEL_FILES]
     # A warning that is an error must not lose a model.
     with warnings.catch_warnings(action="ignore"), replacing(*paths) as files:
         for (network, _), file in zip(gan._pairs(), files):
-            # HDF5 crashes on a full disk, and when a quota is used up. Python raises an OSError.
-            file.write_bytes(zeros)
+            # Fill the room that the file needs. On a full disk, or when a quota is used up, Python
+            # raises an OSError, and HDF5 would crash. Zeros take no room where disks compress.
+            file.write_bytes(filler)
             network.save(file)
             with h5py.File(file, "r+") as opened:
                 opened.attrs["gan_save"] = save_name
@@ -917,7 +921,7 @@ def along_directions(samples):
     elif dim > 2:
         vectors = np.random.default_rng(0).standard_normal((64, dim))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.sort(vectors.astype(samples.dtype) @ samples.T, axis=1)
+    return np.sort(vectors.astype(np.result_type(samples, "float32")) @ samples.T, axis=1)
 
 
 def shown_rows(gan, sample_list):
@@ -1212,9 +1216,9 @@ class Look(keras.callbacks.Callback):
 
     A view is a generator function of the Look. What stands before its first `yield` opens it, and
     `finally` closes it. Each `yield` waits for the next epoch and receives `(epoch, logs, state)`.
-    The State is None except after every N-th epoch, where N belongs to the view, and after the last
-    one. If training was stopped in between, the last State comes alone, with None for `logs`. A
-    view that returns has left.
+    The State is None except after the view's every N-th epoch and after the last one. If training
+    was stopped in between, the last State comes alone, with None for `logs`. A view that returns
+    has left.
 
     In the `logs` of the epochs it looks at, the Look adds the distance as `w1`, for the callbacks
     that come after it.
@@ -1245,8 +1249,8 @@ class Look(keras.callbacks.Callback):
         self.noise, real = shown_rows(gan, sample_list)
         self.measures = Measures(real)
         self.every = 0 if every is None else whole_number("every", every)
-        self.functions = dict(views or {})
-        for name, (_, view_every) in self.functions.items():
+        self.registered = dict(views or {})
+        for name, (_, view_every) in self.registered.items():
             whole_number(f"every of {name}", view_every, low=0)
         self.views = {}
         self.history = []
@@ -1258,7 +1262,7 @@ class Look(keras.callbacks.Callback):
         self.trained_before = len(self.gan.train_status["gen_loss"])
         # As a TensorFlow function it takes a third of the time.
         self.predict = tf.function(partial(predict, self.gan), autograph=False)
-        self.views = {name: view(self) for name, (view, _) in self.functions.items()}
+        self.views = {name: view(self) for name, (view, _) in self.registered.items()}
         self._send()
         self._plan()
 
@@ -1306,18 +1310,19 @@ class Look(keras.callbacks.Callback):
         Only a look changes this. Between two looks the epochs up to the next one may have run
         already, so looking earlier would show their weights under the name of another epoch.
         """
-        needed = math.gcd(self.every, *(self.functions[name][1] for name in self.views))
+        needed = math.gcd(self.every, *(self.registered[name][1] for name in self.views))
         most = max(1, min(self.epochs // LOOKS, self.epoch // 5))
         by_itself = max(period for period in PERIODS if period <= most)
         self.sees_weights_every = needed or by_itself
 
     def _send(self, news=None, state=None, is_late=False):
-        """Send news to all views, and the State to those whose turn it is, or was missed.
+        """Send news to all views, and the State to those whose turn it is.
 
-        A view that returns or fails is not put back.
+        If it is late, the last epoch was told before, and it is the turn of those that got no State
+        then. A view that returns or fails is not put back.
         """
         for name, view in list(self.views.items()):
-            every = self.functions[name][1]
+            every = self.registered[name][1]
             is_last = self.epoch == self.epochs
             is_turn = every > 0 and (is_last or (self.epoch % every > 0) == is_late)
             del self.views[name]
@@ -1407,11 +1412,12 @@ def window_figure():
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         plt.draw_if_interactive()  # loads the backend; in a notebook it makes the user's plots show
+        with style.context("default"), plt.ioff():
+            figure = plt.figure(figsize=SIZE)
     except ImportError:
         return None
-    with style.context("default"), plt.ioff():
-        figure = plt.figure(figsize=SIZE)
-    signal.signal(signal.SIGINT, on_interrupt)  # wx has let Ctrl-C kill the program
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)  # wx has let Ctrl-C kill the program
     canvas = figure.canvas
     can_blit = isinstance(canvas, FigureCanvasAgg) and canvas.supports_blit
     if can_blit and canvas.required_interactive_framework:
@@ -1444,15 +1450,17 @@ def animation(look, path):
 # 8. The program
 #
 # It tries the places it will write to, trains, saves what was trained, and draws it. Where failures
-# are decided:
+# are decided (each makes the exit status 1, if nothing else is said):
 #
 # - A place that cannot be written ends the run before training: `make_and_try_places`.
-# - A window, notebook, CSV file or animation that fails is dropped, training goes on, and the exit
-#   status is 1: `Look._send`. A missing display is no failure: `window_figure`.
+# - A window, notebook, CSV file or animation that fails is dropped, and training goes on:
+#   `Look._send`, or `Look.on_train_end` while it closes. A GAN that cannot be measured:
+#   `Look._look`. A missing display is no failure: `window_figure`.
 # - A graph that cannot be drawn is left out: `draw_graph`. So is the picture of the end: `run`.
-# - Signals, full disks and weights that are not finite: `Keeper`. `kill -9` leaves what the last
-#   minute's save wrote. Of two runs in one folder the last save wins; if their files are mixed,
-#   `read_networks` says so.
+# - Weights that are not finite end training: `check_outputs`. What is saved then, after a signal,
+#   and on a full disk: `Keeper`. The status after a signal is 128 plus its number.
+# - `kill -9` leaves what was saved in the last minute or before. Of two runs in one folder the last
+#   save wins; if their files are mixed, `read_networks` says so.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 60  # between two saves during training
@@ -1538,8 +1546,8 @@ class Keeper(keras.callbacks.Callback):
     """Saves what was trained, whatever ends the run.
 
     One rule decides: the models are saved if an epoch finished before the first signal and all
-    weights are finite. Otherwise the files stay as they are. A signal ends training after the call
-    in hand, and a second Ctrl-C ends the program.
+    weights are finite. Otherwise the files stay as they are. A signal ends training when the
+    running call of `_run_epochs` ends, and a second Ctrl-C ends the program.
 
     Attributes:
         gan: the GANModel to save, once a minute and when training ends.
@@ -1612,7 +1620,8 @@ class Keeper(keras.callbacks.Callback):
         with reported(f"cannot save the models in {self.folder}"):
             self.gan.save_model(self.folder)
             self.saved_in = self.folder
-            return  # otherwise try another folder
+            return
+        # An error was reported: try another folder.
         with reported("cannot save the models elsewhere"), ExitStack() as undo:
             folder = tempfile.mkdtemp(prefix="gan_models_")
             undo.callback(os.rmdir, folder)

@@ -9,6 +9,7 @@ import gc
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,14 @@ def wait_for(condition, process, timeout=LIMIT):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def limit_files(size=None):
+    """Let files grow to so many bytes; beyond, writing fails as it does on a full disk."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if size is None:
+        size = most
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
 
 
 def needs(*tools):

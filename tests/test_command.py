@@ -11,7 +11,6 @@ import os
 import pty
 import random
 import re
-import resource
 import select
 import shutil
 import signal
@@ -31,6 +30,7 @@ from conftest import (
     compile_both,
     contents,
     finish,
+    limit_files,
     needs,
     same,
     small_gan,
@@ -159,14 +159,6 @@ def dot(tmp_path_factory, monkeypatch):
         monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
 
     return install
-
-
-def limit_files(size=None):
-    """Let files grow to so many bytes; beyond, writing fails as it does on a full disk."""
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if size is None:
-        size = most
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
 
 
 # -- what a run leaves and says -----------------------------------------------------------
@@ -705,6 +697,12 @@ def test_toolkit_that_takes_ctrl_c_gives_it_back(quick, toolkit):
     assert "interrupted after 1 of 10" in err
     assert "models saved in models" in err
     assert "K = 1, 1 epochs, noise_dim = 4, W1 = " in Path("a.svg").read_text()
+
+
+def test_toolkit_that_takes_ctrl_c_and_fails_gives_it_back(quick, toolkit):
+    toolkit.actions["figure"] = {}.pop  # raises a KeyError
+    quick.when("epoch 1 of 10", come(signal.SIGINT))
+    assert "models saved in models" in quick("-e 10 -k 1", 1)
 
 
 def test_window_that_cannot_blit_is_not_opened(quick, toolkit):

@@ -80,6 +80,7 @@ def test_outermost_bins_count_all_samples_beyond(generated, outermost):
 @pytest.mark.parametrize(("signal_dim", "directions"), [(1, 1), (2, 16)])
 def test_distance_is_the_mean_wasserstein_distance_along_directions(signal_dim, directions):
     one, other = np.random.default_rng(0).standard_normal((2, 500, signal_dim)) ** 3
+    other = other.astype(int)  # numbers of any kind
     angles = np.arange(directions) * np.pi / directions
     distances = []
     for direction in np.c_[np.cos(angles), np.sin(angles)][:, :signal_dim]:

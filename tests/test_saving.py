@@ -9,7 +9,6 @@ import math
 import os
 import pathlib
 import random
-import resource
 import shutil
 import sys
 
@@ -25,6 +24,7 @@ from conftest import (
     compile_both,
     contents,
     finish,
+    limit_files,
     same,
     start,
     steps_taken,
@@ -459,14 +459,13 @@ def test_a_limit_on_the_size_of_files_is_an_error_and_no_crash(tmp_path):
     gan.save_model(tmp_path)
     before = contents(tmp_path)
     smaller, larger = sorted(path.stat().st_size for path in tmp_path.iterdir())
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (0, 1000, smaller - 1, larger - 1):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        limit_files(limit)
         try:
             with pytest.raises(OSError, match="cannot write"):
                 gan.save_model(tmp_path)
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            limit_files()
         assert contents(tmp_path) == before
     gan.save_model(tmp_path)
 
