@@ -31,11 +31,6 @@ for variable in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
     os.environ.pop(variable, None)
 
 
-def pytest_configure(config):
-    """Let the tests pass in a folder that cannot be written to."""
-    config.addinivalue_line("filterwarnings", "ignore::pytest.PytestCacheWarning")
-
-
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no process is left with one at the end."""
     long = ["readme", "command", "look", "model", "saving"]
@@ -95,6 +90,18 @@ def all_weights(gan):
 
 def both_optimizers(gan):
     return [gan.generator_training_model.optimizer, gan.discriminateor_training_model.optimizer]
+
+
+def averaging():
+    from keras import optimizers
+
+    return optimizers.AdamW(0.01, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=5)
+
+
+def scaled():
+    from keras import optimizers
+
+    return optimizers.LossScaleOptimizer(averaging(), dynamic_growth_steps=3)
 
 
 def steps_taken(gan):

@@ -9,7 +9,6 @@ it. It takes a few minutes, says on stderr how far it is, and needs nothing that
 need.
 """
 
-import argparse
 import functools
 import json
 import pathlib
@@ -25,9 +24,11 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+SEEDS = range(20)
 EPOCHS = 200
 BATCH_SIZE = 32
 EVERY = 20  # epochs from one W1 to the next, as in the recordings
+FIGURE = pathlib.Path("img/experiments.png")
 RECORDED = pathlib.Path(__file__).parent / "data" / "statistics.json"
 
 # Generated samples are compared with the quantiles of N(0, 1). Random samples would themselves be
@@ -190,22 +191,15 @@ def draw(results, path):
     figure.savefig(path)
 
 
-def main(argv=None, settings=COLORS):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=20, help="default: 20")
-    parser.add_argument("--figure", default="img/experiments.png", help="default: %(default)s")
-    args = parser.parse_args(argv)
-    figure = pathlib.Path(args.figure)
-    numbers = figure.with_suffix(".json")
+def main(settings=COLORS):
     demo_gan.UPDATES_FOR_XLA = 0  # each run is short, but one compilation serves all seeds
     results = {}
     for number, setting in enumerate(settings, 1):
         print(f"{number} of {len(settings)}: {name(setting)}", file=sys.stderr, flush=True)
-        results[setting] = run(setting, range(args.seeds))
+        results[setting] = run(setting, SEEDS)
     print_table(results)
-    draw(results, figure)
-    write_results(results, numbers)
-    print(f"written: {figure}, {numbers}", file=sys.stderr)
+    draw(results, FIGURE)
+    write_results(results, FIGURE.with_suffix(".json"))
 
 
 if __name__ == "__main__":

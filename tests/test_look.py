@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from conftest import (
     ROOT,
+    compile_both,
     finish,
     needs,
     small_gan,
@@ -244,11 +245,23 @@ class FailsOnManyRows(keras.layers.Layer):
         return inputs
 
 
-def test_look_that_cannot_measure_stops_until_the_next_training(caplog):
+@pytest.fixture
+def failing_gan():
     gan = small_gan()
     gan.add_gen_layer(FailsOnManyRows())
-    gan.compile_generator_model("sgd")
-    gan.compile_discriminateor_model("sgd")
+    return compile_both(gan, "sgd")
+
+
+def test_operation_that_fails_says_why_in_one_line(failing_gan, caplog):
+    MOST_ROWS.assign(3)
+    with demo_gan.reported("training failed"):
+        train(failing_gan, 1)
+    assert caplog.messages[0].startswith("training failed: assertion failed")
+
+
+def test_look_that_cannot_measure_stops_until_the_next_training(failing_gan, caplog):
+    gan = failing_gan
+    MOST_ROWS.assign(100)
     look = demo_gan.Look(gan, SAMPLES, every=1)
     train(gan, 5, look, after_epoch(lambda *_: MOST_ROWS.assign(20)))
     assert look.history == []  # a picture of the first epochs would look like one of the end

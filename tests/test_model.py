@@ -18,10 +18,12 @@ from conftest import (
     SETTINGS,
     all_weights,
     assert_close,
+    averaging,
     both_optimizers,
     compile_both,
     moved,
     same,
+    scaled,
     small_gan,
     small_samples,
     steps_taken,
@@ -293,14 +295,6 @@ def test_three_epochs_of_ten_updates_are_the_default():
     gan = small_gan()
     gan.train(SAMPLES)
     assert steps_taken(gan) == [3, 30]
-
-
-def averaging():
-    return optimizers.Adam(use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=5)
-
-
-def scaled():
-    return optimizers.LossScaleOptimizer(averaging(), dynamic_growth_steps=3)
 
 
 @pytest.mark.parametrize("make", [averaging, scaled])

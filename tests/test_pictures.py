@@ -145,6 +145,12 @@ def test_two_numbers_that_vary_most_are_drawn_and_named():
     assert "number 4" in axes.get_ylabel()
 
 
+def test_picture_that_cannot_be_saved_is_an_error_that_names_the_file(seen, tmp_path):
+    gan, samples, _ = seen
+    with pytest.raises(OSError, match="unknown_format"):
+        demo_gan.save_picture(gan, samples, tmp_path / "of.unknown_format", "title")
+
+
 def test_saved_picture_has_the_articles_colours_in_their_places(seen, tmp_path):
     picture = SavedPicture(tmp_path, *seen)
     assert pixels(picture.part("real"), BLACK) > 100

@@ -22,7 +22,6 @@ import demo_gan
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.M | re.S)
 SET_UP = [code for _, code in BLOCKS if code.startswith("python3 -m venv")]
-FIRST_RUN = SET_UP[0].split(" && ")[-1]
 PYTHON = ".venv/bin/python "
 EXPERIMENTS = """
 import sys
@@ -30,7 +29,7 @@ sys.path.insert(0, "tests")
 import experiments
 experiments.SAMPLES = 5_000
 experiments.QUANTILES = experiments.QUANTILES[2::4]
-experiments.main([], settings=experiments.read_results())
+experiments.main(experiments.read_results())
 """
 BENCHMARK = """
 import sys
@@ -57,18 +56,6 @@ for line in sys.argv[1:]:
 """
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """The files of the project in a folder of its own, without the pictures and models."""
-    folder = tmp_path_factory.mktemp("a copy")
-    (folder / "img").mkdir()
-    for name in ("app_logger.py", "demo_gan.py"):
-        shutil.copyfile(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".venv").symlink_to(sys.prefix)
-    return folder
-
-
 def run(command, folder):
     environment = {**os.environ, "DISPLAY": "", "PYTHONPATH": ""}
     environment["TF_NUM_INTRAOP_THREADS"] = "1"  # other tests run beside this one
@@ -80,28 +67,33 @@ def run(command, folder):
     assert "Warning" not in process.stderr
 
 
-def run_python(blocks, folder):
-    """Run commands and Python code in a process."""
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A copy of the project's files, in which all commands and examples ran in their order."""
+    copy = tmp_path_factory.mktemp("a copy")
+    (copy / "img").mkdir()
+    for name in ("app_logger.py", "demo_gan.py"):
+        shutil.copyfile(ROOT / name, copy / name)
+    shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / ".venv").symlink_to(sys.prefix)
+    run(["sh", "-e", "-c", SET_UP[0].split(" && ")[-1]], copy)
     lines = []
-    for number, (language, code) in enumerate(blocks, 1):
+    for number, (language, code) in enumerate(BLOCKS):
         line = code.removeprefix(PYTHON).strip()
         if language == "python" or line in IN_PLACE_OF:
-            path = folder / f"block_{number}.py"
+            path = copy / f"block_{number}.py"
             path.write_text(IN_PLACE_OF.get(line, code), encoding="utf-8")
             line = path.name
-        lines.append(line)
-    python = folder / ".venv" / "bin" / "python"
-    run([python, "-W", "error::UserWarning", "-c", ONE_BY_ONE, *lines], folder)
+        if code not in SET_UP:
+            lines.append(line)
+    python = copy / ".venv" / "bin" / "python"
+    run([python, "-W", "error::UserWarning", "-c", ONE_BY_ONE, *lines], copy)
+    return copy
 
 
-def test_first_command_runs_word_for_word(copy):
-    run(["sh", "-e", "-c", FIRST_RUN], copy)
-
-
-def test_other_commands_and_examples_run_in_their_order(copy):
-    run_python([block for block in BLOCKS if block[1] not in SET_UP], copy)
+def test_commands_and_examples_run_and_leave_all_pictures(ran):
     for path in re.findall(r"\((img/.*?)\)", README):
-        assert (copy / path).exists()
+        assert (ran / path).exists()
 
 
 def test_ci_runs_both_commands_that_set_up_word_for_word():
@@ -135,12 +127,9 @@ LEVEL = 1e-4
 
 
 @pytest.fixture(scope="module")
-def results(copy):
+def results(ran):
     """What the README's command found in each setting."""
-    numbers = copy / "img" / "experiments.json"
-    if not numbers.exists():  # when these tests run without those above
-        run_python([("python", EXPERIMENTS)], copy)
-    return experiments.read_results(numbers)
+    return experiments.read_results(ran / "img" / "experiments.json")
 
 
 @pytest.mark.parametrize("statistic", STATISTICS.values(), ids=STATISTICS)
