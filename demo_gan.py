@@ -1417,7 +1417,8 @@ def window_figure():
     except ImportError:
         return None
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)  # wx has let Ctrl-C kill the program
+        if on_interrupt:  # wx lets Ctrl-C kill the program
+            signal.signal(signal.SIGINT, on_interrupt)
     canvas = figure.canvas
     can_blit = isinstance(canvas, FigureCanvasAgg) and canvas.supports_blit
     if can_blit and canvas.required_interactive_framework:
@@ -1440,7 +1441,7 @@ def animation(look, path):
     finally:
         if frames:
             first, *others = frames
-            durations = [int(1000 * FRAME_SECONDS)] * len(others) + [1000 * LAST_SECONDS]
+            durations = [1000 * FRAME_SECONDS] * len(others) + [1000 * LAST_SECONDS]
             with replacing(Path(path)) as (file,):
                 first.save(file, save_all=True, append_images=others, duration=durations, loop=0)
             LOG.info(f"animation saved in {path}")

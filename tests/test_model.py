@@ -299,12 +299,15 @@ def test_three_epochs_of_ten_updates_are_the_default():
 
 @pytest.mark.parametrize("make", [averaging, scaled])
 def test_averages_are_in_place_as_after_keras_fit(make):
-    """With one batch and a discriminator that stays Keras can fit G's training model."""
+    """With one batch and a discriminator that stays Keras can fit G's training model.
+
+    The Diary sees each epoch, so each runs in its own call. Only the last call ends a training.
+    """
     gan = gan_with(optimizer=still())
     gan.compile_generator_model(make())
     initial = weights(gan.generator_model)
     for epochs in (5, 3):
-        train(gan, epoch=epochs, batch_size=40, step_per=1)
+        train(gan, epoch=epochs, batch_size=40, step_per=1, callbacks=Diary())
     ours = weights(gan.generator_model)
 
     gan.generator_model.set_weights(initial)

@@ -86,8 +86,7 @@ def ran(tmp_path_factory):
             line = path.name
         if code not in SET_UP:
             lines.append(line)
-    python = copy / ".venv" / "bin" / "python"
-    run([python, "-W", "error::UserWarning", "-c", ONE_BY_ONE, *lines], copy)
+    run([copy / ".venv/bin/python", "-W", "error::UserWarning", "-c", ONE_BY_ONE, *lines], copy)
     return copy
 
 
