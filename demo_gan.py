@@ -822,7 +822,6 @@ TRAIL = 20  # epochs
 STAGES = (0.025, 0.05, 0.1, 0.25, 0.5, 1)  # parts of a run that the strip shows
 SIZE = (8, 4.5)  # inches
 STRIP_HEIGHT = 1.7  # inches
-FEW_TICKS = {"nbins": 4, "steps": (1, 2, 5, 10)}  # their numbers may be long
 STYLE = [
     "default",
     {
@@ -894,8 +893,7 @@ class Measures:
 
 def predict(gan, noise, points):
     """Return what G makes of noise `(n, noise_dim)`, and D's output at points `(n, signal_dim)`."""
-    generated = gan.generator_model(noise, training=False)
-    return generated, gan.discriminateor_model(points, training=False)
+    return gan.generator_model(noise), gan.discriminateor_model(points)
 
 
 def wasserstein(a, b):
@@ -933,7 +931,7 @@ def shown_rows(gan, sample_list):
 
 def use_plain_numbers(axis):
     """Let an axis have few ticks and no power of ten beside it: its numbers may be long."""
-    axis.set_major_locator(ticker.MaxNLocator(**FEW_TICKS))
+    axis.get_major_locator().set_params(nbins=5)
     axis.set_major_formatter("{x:.7g}")
 
 
@@ -1085,7 +1083,7 @@ class Picture:
         axes.set(xlim=(0, epochs), xlabel="epoch")
         axes.set(ylim=(0.01 * spread, 30 * spread), yscale="log")
         axes.set_title(f"{self.measures.sliced}Wasserstein-1 distance", fontsize="small")
-        axes.locator_params("x", **FEW_TICKS, integer=True)
+        axes.locator_params("x", nbins=4, integer=True)
         axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
@@ -1350,8 +1348,9 @@ def live_picture(look):
         cell = ipython.display.display(picture.image(), display_id=True)
         while True:
             yield from next_state(look, picture)
+            due = time.perf_counter() + FRAME_SECONDS
             cell.update(picture.image())
-            time.sleep(FRAME_SECONDS)
+            time.sleep(max(0, due - time.perf_counter()))
 
 
 def window(look, figure):
@@ -1365,20 +1364,20 @@ def window(look, figure):
         canvas.manager.set_window_title("A generator learns")
         canvas.manager.show()
         canvas.flush_events()  # now the window has its size
-        show_frame(look, picture, keys, FRAME_SECONDS)
+        due = show_frame(look, picture, keys, time.perf_counter())
         while plt.fignum_exists(figure.number):
             yield from next_state(look, picture)
-            show_frame(look, picture, keys, FRAME_SECONDS)
+            due = show_frame(look, picture, keys, due + FRAME_SECONDS)
         LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
     except GeneratorExit:
         if look.epoch == look.epochs:
-            show_frame(look, picture, keys, LAST_SECONDS)
+            show_frame(look, picture, keys, due + LAST_SECONDS)
     finally:
         plt.close(figure)
 
 
-def show_frame(look, picture, keys, seconds):
-    """Show the picture in its window for some seconds, and longer while it is held.
+def show_frame(look, picture, keys, due):
+    """Show the picture in its window until its time is up, and longer while it is held.
 
     The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
     go when the window is closed and when training has been stopped.
@@ -1387,21 +1386,24 @@ def show_frame(look, picture, keys, seconds):
         look: the Look.
         picture: the Picture.
         keys: list of the keys pressed so far. The window's events append to it.
-        seconds: how long it is shown.
+        due: when its time is up, in seconds of `time.perf_counter`.
+
+    Returns:
+        When its time ended, so that the next one can keep the pace.
     """
     figure = picture.figure
     title = picture.title.get_text()
-    end = time.perf_counter() + seconds
     is_over = False
     while not is_over and plt.fignum_exists(figure.number) and not look.model.stop_training:
         is_held = keys.count(" ") % 2 == 1
         picture.title.set_text(title + HELD if is_held else title)
         picture.render()
         figure.canvas.blit(figure.bbox)
-        rest = FRAME_SECONDS if is_held else min(FRAME_SECONDS, end - time.perf_counter())
+        rest = FRAME_SECONDS if is_held else min(FRAME_SECONDS, due - time.perf_counter())
         figure.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
-        is_over = "right" in keys if is_held else time.perf_counter() >= end
+        is_over = "right" in keys if is_held else time.perf_counter() >= due
     keys[:] = [key for key in keys if key == " "]
+    return max(due, time.perf_counter())
 
 
 def window_figure():
@@ -1684,8 +1686,8 @@ def make_title(args, trained, w1):
 
 def log_result(gan, look):
     """Log in one line what the generator has learned. Returns W1."""
-    generated = gan.generator_model(look.noise, training=False).numpy()
-    judged = gan.discriminateor_model(generated, training=False).numpy()
+    generated = gan.generator_model(look.noise).numpy()
+    judged = gan.discriminateor_model(generated).numpy()
     real = look.measures.real
     w1 = look.measures.distance(generated)
     LOG.info(
