@@ -200,6 +200,7 @@ def main(settings=COLORS):
     print_table(results)
     draw(results, FIGURE)
     write_results(results, FIGURE.with_suffix(".json"))
+    print(f"written: {FIGURE}, {FIGURE.with_suffix('.json')}", file=sys.stderr)
 
 
 if __name__ == "__main__":

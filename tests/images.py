@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 from conftest import small_gan
 from matplotlib.backend_bases import register_backend
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,6 +106,17 @@ def set_bias(network, bias):
     shapes = [weight.shape for weight in network.get_weights()]
     *zeros, last = [np.zeros(shape) for shape in shapes]
     network.set_weights([*zeros, last + bias])
+
+
+MOST_ROWS = tf.Variable(100)
+
+
+class FailsOnManyRows(keras.layers.Layer):
+    """An operation of TensorFlow fails if there are more rows."""
+
+    def call(self, inputs):
+        tf.debugging.assert_less(tf.shape(inputs)[0], MOST_ROWS)
+        return inputs
 
 
 @functools.cache

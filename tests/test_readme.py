@@ -22,7 +22,6 @@ import demo_gan
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.M | re.S)
 SET_UP = [code for _, code in BLOCKS if code.startswith("python3 -m venv")]
-PYTHON = ".venv/bin/python "
 EXPERIMENTS = """
 import sys
 sys.path.insert(0, "tests")
@@ -79,7 +78,7 @@ def ran(tmp_path_factory):
     run(["sh", "-e", "-c", SET_UP[0].split(" && ")[-1]], copy)
     lines = []
     for number, (language, code) in enumerate(BLOCKS):
-        line = code.removeprefix(PYTHON).strip()
+        line = code.removeprefix(".venv/bin/python ").strip()
         if language == "python" or line in IN_PLACE_OF:
             path = copy / f"block_{number}.py"
             path.write_text(IN_PLACE_OF.get(line, code), encoding="utf-8")

@@ -454,7 +454,9 @@ def test_no_symbolic_link_is_followed(gan, tmp_path):
     folder = tmp_path / "models"
     folder.mkdir()
     for file in (GENERATOR, DISCRIMINATOR):
-        (folder / file).symlink_to(victim)
+        part = f"{file.removesuffix('.h5')}.part.h5"
+        for name in (file, part, f".{part}", f"{file}.tmp", f".{file}.tmp"):
+            (folder / name).symlink_to(victim)
     gan.save_model(folder)
     assert victim.read_text() == "precious"
     gan.load_model(folder)
