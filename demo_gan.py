@@ -7,33 +7,32 @@ generated ones, and G learns to make that hard, until G's samples follow the Gau
 0.5 everywhere.
 
 This is a port of an article's program for Keras 2 on TensorFlow 1. It keeps the article's names,
-including the spelling `discriminateor`. What differs from the article, and why:
+including the spelling `discriminateor`. README.md lists what differs from the article, and why.
 
-- Each update names the weights that it moves. Keras 3 does not remember the `trainable` flags.
-- Standard layers compute D's maximum. Keras refuses to load a Lambda from a file.
-- Each compiled model gets an optimizer of its own. In Keras 3 two models cannot share one.
-- Whole epochs run inside TensorFlow, which is about ten times faster.
-- The saved models include the state of their optimizers, so training goes on without a break.
-- The pictures show all samples. One batch jumps at every epoch.
-
-Sections 1 to 3 are the lesson. The later sections check input, compile, and show progress. What the
-program says in text comes from app_logger.py.
+Sections 1 to 3 are the lesson. The later sections check input, compile, write files, draw, and show
+progress. app_logger.py sends log lines and says what failed.
 """
 
 import argparse
 import collections
+import copy
 import gc
+import hashlib
 import importlib.util
+import io
 import math
 import os
+import pickle
 import random
+import re
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-import uuid
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
@@ -52,12 +51,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 from matplotlib import style, ticker
+from matplotlib.backends import backend_registry
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from PIL import Image
 
 import app_logger
-from app_logger import FAILED, LOG, progress_line, reason, reported, training_csv
+from app_logger import FAILED, FAILURES, LOG, reason, report, reported
 
 if keras.config.backend() != "tensorflow":
     raise ImportError("demo_gan needs Keras on TensorFlow: import demo_gan before keras")
@@ -67,16 +67,16 @@ if keras.config.backend() != "tensorflow":
 #
 # D maximises mean(log D(x)) + mean(log(1 - D(G(z)))) and G minimises mean(log(1 - D(G(z)))). This
 # is equation 1 of the paper, where x is real and z is noise. From here on the names are the
-# article's: real samples are y, and noise is x. D's training model outputs D(y) and 1 - D(G(x)),
-# the probabilities that D gives to the truth, so one loss serves both. The losses ignore `y_true`.
+# article's: real samples are y, and noise is x. D's training model outputs D(y) and 1 - D(G(x)).
+# Each says how sure D is of the right answer, so one loss serves both. The losses ignore `y_true`.
 
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_discriminator(y_true, y_pred):
     """Return the discriminator's loss, -log p, `(batch, 1)`.
 
-    `y_pred`, `(batch, 1)`, is the probability p that D gives to the truth: D(y) or 1 - D(G(x)). It
-    is clipped from below at Keras's epsilon.
+    `y_pred`, `(batch, 1)`, is p, how sure D is of the right answer: D(y) or 1 - D(G(x)). It is
+    clipped from below at Keras's epsilon.
     """
     return -ops.log(ops.maximum(keras.config.epsilon(), y_pred))
 
@@ -104,16 +104,99 @@ def log_loss_generator(y_true, y_pred):
 #         update G to lower log(1 - D(G(x)))
 #         tell the callbacks the losses of the epoch
 #
-# This loop does not run in Python. The networks are so small that calling TensorFlow for every
-# update would take ten times as long as the arithmetic, so one call runs many epochs. Keras's
-# `fit(steps_per_execution=...)`, with an epoch as its step, cannot do that here: it would draw the
-# batches in another order, and its callbacks would hear of the last epoch of each call only.
+# `GANModel._run_epoch` is this loop. It does not run in Python. The networks are so small that
+# calling TensorFlow for every update would take ten times as long as the arithmetic, so TensorFlow
+# runs the loop, and one call runs many epochs. Keras's `fit(steps_per_execution=...)`, with an
+# epoch as its step, cannot do that here: it would draw the batches in another order, and its
+# callbacks would be told only of each call's last epoch.
+#
+# A network is what plays: G or D. A model is what trains it: the network together with its
+# opponent, a loss and an optimizer. A player has one of each.
 
-# Ctrl-C and `stop_training` take effect between calls only. But for the first one, which compiles,
-# a call takes a fraction of a second.
-EPOCHS_PER_CALL = 50
-ROWS_PER_CALL = 2**15  # rows of noise that D's updates take
-UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
+EPOCHS_PER_CALL = 50  # Calls are short, so that Ctrl-C and `stop_training` soon take effect.
+ROWS_PER_CALL = 2**15  # rows of noise for D's updates; makes calls shorter when batches are large
+
+
+class Player:
+    """One of the two players.
+
+    Attributes:
+        network: the network that plays, a Keras model.
+        model: the compiled Keras model that trains the network. None before it is compiled.
+    """
+
+    def __init__(self, network):
+        self.network = network
+        self.model = None
+        self._fresh_state = {}
+
+    def compile(self, inputs, outputs, optimizer, loss):
+        """Make the model that trains the network; see `GANModel.compile_generator_model`."""
+        optimizer = keras.optimizers.get(optimizer or "adam")
+        if optimizer.built:  # another model uses it
+            optimizer = fresh_optimizer(packed_optimizer(optimizer))
+        loss = probability_loss(loss)
+        model = keras.Model(inputs, outputs, name=f"{self.network.name}_model")
+        # With jit_compile=True Keras finds out whether XLA can compile all layers.
+        model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
+        # Build it now. Building it inside the traced function would force a second trace.
+        model.optimizer.build(self.network.trainable_weights)
+        self.model = model
+        self._fresh_state = self.get_state()
+
+    @tf.autograph.experimental.do_not_convert
+    def update(self, inputs):
+        """Take one step of the model's optimizer, with the weights of the network.
+
+        Naming the weights is what keeps the other network as it is. The article set
+        `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
+        the flags when it traces a step, and finds the values set last, with D trainable only.
+        Translated literally, both phases train D, and G's phase trains it to take generated samples
+        for real ones. G never moves, and nothing warns.
+
+        Returns the loss and, with the article's losses, how far D's outputs lie outside of 0 to 1.
+        """
+        excess = 0.0
+        with tf.GradientTape() as tape:
+            outputs = self.model(inputs, training=True)
+            # The weight penalties are those of this network alone.
+            loss = ops.cast(sum(self.network.losses), keras.config.floatx())
+            for loss_function, output in zip(self.model.loss, keras.tree.flatten(outputs)):
+                output = ops.cast(output, loss.dtype)
+                loss += ops.mean(loss_function(ops.ones_like(output), output))
+                if loss_function in (log_loss_discriminator, log_loss_generator):
+                    excess += ops.mean(ops.relu(-output) + ops.relu(output - 1))
+            # A LossScaleOptimizer scales the loss; others return it unchanged.
+            scaled = self.model.optimizer.scale_loss(loss)
+        weights = self.network.trainable_weights
+        self.model.optimizer.apply(tape.gradient(scaled, weights), weights)
+        return ops.stack([loss, excess])
+
+    @tf.autograph.experimental.do_not_convert
+    def predict(self, inputs):
+        """Return the output of the network as it is in use."""
+        return self.network(inputs, training=False)
+
+    def get_state(self):
+        """Return what the optimizer has learned, as arrays by name, `{}` before compiling."""
+        return {name: variable.numpy() for name, variable in state_variables(self).items()}
+
+    def set_state(self, state):
+        """Give the optimizer such a state. None makes it as fresh as when it was compiled."""
+        if state is None:
+            state = self._fresh_state
+        for name, variable in state_variables(self).items():
+            variable.assign(state[name])
+
+    def finish(self):
+        """Put averages of the weights in place, if the optimizer makes them, as `fit` does."""
+        self.model.optimizer.finalize_variable_values(self.network.trainable_weights)
+
+    def __getstate__(self):  # to pickle and to copy
+        return packed_player(self)
+
+    def __setstate__(self, state):
+        unpack_player(self, state)
 
 
 class GANModel:
@@ -124,58 +207,72 @@ class GANModel:
         log_dir: folder for graphs of the two training models. Default: None, no graphs.
 
     Attributes:
-        generator_model: G as a Keras model, `(batch, noise_dim)` to `(batch, signal_dim)`.
-        discriminateor_model: D as a Keras model, `(batch, signal_dim)` to `(batch, 1)`.
+        generator_model: the network G, `(batch, noise_dim)` to `(batch, signal_dim)`.
+        discriminateor_model: the network D, `(batch, signal_dim)` to `(batch, 1)`.
         generator_training_model, discriminateor_training_model: the compiled models that train G
             and D, None until then and after a new layer. Their Keras names are the article's:
             `gan_generator_model`.
+        generator, discriminator: the two players, each with its network and its model.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
+        epochs_done: how many epochs have changed the weights.
+        is_training: whether `train` is running.
     """
 
     def __init__(self, input_dim, log_dir=None):
-        self.signal_dim, self.noise_dim = np.broadcast_to(input_dim, 2).tolist()
-        self.log_dir = log_dir
+        self.signal_dim, self.noise_dim = two_sizes(input_dim)
+        self.log_dir = folder_name("log_dir", log_dir)
         noise = keras.Input((self.noise_dim,))
         real = keras.Input((self.signal_dim,))
         self.generator_model = keras.Sequential([noise], name="gan_generator")
         self.discriminateor_model = keras.Sequential([real], name="gan_discriminateor")
-        self._unwire()
+        self.generator = Player(self.generator_model)
+        self.discriminator = Player(self.discriminateor_model)
         self.train_status = collections.defaultdict(list)
-        self._traced = None  # the epochs as TensorFlow functions; the first `train` makes them
-        self._loaded_slots = {}  # optimizers' state that waits for a model to be compiled
+        self.epochs_done = 0
+        self.is_training = False
+        self._traced = None  # `_run_epochs` as TensorFlow functions; the first `train` makes them
+
+    @property
+    def generator_training_model(self):
+        return self.generator.model
+
+    @property
+    def discriminateor_training_model(self):
+        return self.discriminator.model
 
     def add_gen_layer(self, layer):
         """Append any Keras layer to the generator. The last one outputs `signal_dim` numbers."""
-        self.generator_model.add(layer)
-        self._unwire()
+        self._add_layer(self.generator, layer)
 
     def add_discr_layer(self, layer):
         """Append any Keras layer to the discriminator. The last one outputs one number."""
-        self.discriminateor_model.add(layer)
-        self._unwire()
+        self._add_layer(self.discriminator, layer)
 
-    def _unwire(self):
-        self.generator_training_model = self.discriminateor_training_model = None
+    def _add_layer(self, player, layer):
+        refuse_in_training(self)
+        player.network.add(layer)
+        # Both models contain this network.
+        self.generator.model = None
+        self.discriminator.model = None
 
     def compile_generator_model(self, optimizer=None, loss=log_loss_generator):
         """Wire and compile the model that trains the generator. It can be compiled again.
 
         Args:
-            optimizer: Keras optimizer, or its name; one in use is copied. Default: a fresh Adam.
+            optimizer: Keras optimizer, or its name. One in use is copied. Default: a fresh Adam.
             loss: Keras loss function of `(y_true, y_pred)`, or its name. `y_pred`, `(batch, 1)`, is
                 D(G(x)); `y_true` is all ones. Default: the article's, `log_loss_generator`.
 
-        Raises a ValueError if a network is incomplete, has a layer twice, or cannot be saved.
+        Raises:
+            ValueError: if a network is incomplete, has a layer twice, or cannot be saved; if the
+                loss wants logits; if an optimizer is in use and Keras cannot copy it.
+            RuntimeError: if a callback calls it during training.
         """
         check_networks(self)
         x = keras.Input((self.noise_dim,), name="x")
-        d_generated = self.discriminateor_model(self.generator_model(x))
-        model = keras.Model(x, d_generated, name="gan_generator_model")
-        self._compile(model, self.generator_model, optimizer, loss)
-        self.generator_training_model = model
-        draw_graph(model, self.log_dir)
+        self._compile(self.generator, x, self._d_of_g(x), optimizer, loss)
 
     def compile_discriminateor_model(self, optimizer=None, loss=log_loss_discriminator):
         """Wire and compile the model that trains the discriminator, as `compile_generator_model`.
@@ -185,86 +282,60 @@ class GANModel:
         check_networks(self)
         y = keras.Input((self.signal_dim,), name="y")
         x = keras.Input((self.noise_dim,), name="x")
-        d_real = self.discriminateor_model(y)
-        d_generated = self.discriminateor_model(self.generator_model(x))
-        model = keras.Model([y, x], [d_real, 1 - d_generated], name="gan_discriminateor_model")
-        self._compile(model, self.discriminateor_model, optimizer, loss)
-        self.discriminateor_training_model = model
-        draw_graph(model, self.log_dir)
+        outputs = [self.discriminateor_model(y), 1 - self._d_of_g(x)]
+        self._compile(self.discriminator, [y, x], outputs, optimizer, loss)
 
-    def _compile(self, model, network, optimizer, loss):
-        weights = network.trainable_weights
-        optimizer = keras.optimizers.get(optimizer or "adam")
-        if optimizer.built:
-            optimizer = optimizer_from(optimizer_recipe(optimizer, weights), weights)
-        loss = keras.losses.get(loss)
-        # With jit_compile=True Keras finds out whether XLA can compile all layers.
-        model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
-        # Build it now. Building it inside the traced function would force a second trace.
-        model.optimizer.build(weights)
+    def _d_of_g(self, x):
+        return self.discriminateor_model(self.generator_model(x))
+
+    def _compile(self, player, inputs, outputs, optimizer, loss):
+        refuse_in_training(self)
+        player.compile(inputs, outputs, optimizer, loss)
         self._traced = None
-        take_slots(self, network, model.optimizer)
+        draw_graph(player.model, self.log_dir)
 
-    def _update(self, model, network, inputs):
-        """Take one step of a training model's optimizer, with the weights of one network.
+    def _run_epoch(self, noise, real, picks):
+        """Train one epoch. AutoGraph turns the loop into one of TensorFlow's.
 
-        Naming the weights is what keeps the other network as it is. The article set
-        `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
-        the flags when it traces a step, and finds the values set last, with D trainable only.
-        Translated literally, both phases train D, and G's phase trains it to take generated samples
-        for real ones. G never moves, and nothing warns.
+        Args:
+            noise: all batches of noise, `(batch_count, batch_size, noise_dim)`.
+            real: all batches of real samples, `(batch_count, batch_size, signal_dim)`.
+            picks: the numbers of the epoch's batches, `(2 * K + 1,)`: K times one of noise and one
+                of real samples, then one of noise.
 
-        Returns the loss and, with the article's losses, how far D's outputs lie outside of 0 to 1.
+        Returns:
+            D's and G's losses, and how far D's outputs lie outside of 0 to 1.
         """
-        outside = 0.0
-        with tf.GradientTape() as tape:
-            outputs = model(inputs, training=True)
-            # The weight penalties are those of this network alone.
-            loss = ops.cast(sum(network.losses), keras.config.floatx())
-            for loss_function, output in zip(model.loss, keras.tree.flatten(outputs)):
-                output = ops.cast(output, loss.dtype)
-                loss += ops.mean(loss_function(ops.ones_like(output), output))
-                if loss_function in (log_loss_discriminator, log_loss_generator):
-                    outside += ops.mean(ops.relu(ops.abs(output - 0.5) - 0.5))
-            scaled = model.optimizer.scale_loss(loss)  # float16 needs a scale, others leave it
-        weights = network.trainable_weights
-        model.optimizer.apply(tape.gradient(scaled, weights), weights)
-        return ops.stack([loss, outside])
+        # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches.
+        step_per = tf.size(picks) // 2
+        d_total = tf.zeros(2, noise.dtype)
+        for step in tf.range(step_per):
+            x = tf.gather(noise, tf.gather(picks, 2 * step))
+            y = tf.gather(real, tf.gather(picks, 2 * step + 1))
+            d_total += self.discriminator.update([y, x])
+        x = tf.gather(noise, tf.gather(picks, 2 * step_per))
+        gen_loss, g_excess = tf.unstack(self.generator.update(x))
+        dis_loss, d_excess = tf.unstack(d_total / tf.cast(step_per, noise.dtype))
+        return tf.stack([dis_loss, gen_loss, d_excess + g_excess])
 
-    def _run_epochs(self, noise, real, draws, count):
-        """Run `count` epochs. The loops run inside TensorFlow, so their bodies are functions.
+    def _run_epochs(self, noise, real, picks, count):
+        """Run `count` epochs. `picks` has a row for each, and maybe more rows.
 
         BatchNormalization layers run in training mode in both phases: they normalize by the batch
         and update their moving averages, even in the network that is not being trained.
 
-        `noise` and `real` are `(batch_count, batch_size, width)`. A row of `draws`, `(most, 2 *
-        step_per + 1)`, names the batches of an epoch: one of noise and one of real samples for each
-        update of D, then one of noise for G's. Returns `(most, 3)`, which is D's and G's losses and
-        how far D lies outside of 0 to 1; then the last generated batch, and D's output on it.
+        Returns what `_run_epoch` returns, in a row for each row of picks; then the last generated
+        batch, and D's output on it.
         """
-        step_per = ops.shape(draws)[1] // 2
-
-        def take(batches, epoch, draw):
-            # XLA would compile batches[i] anew for every i.
-            return tf.gather(batches, tf.gather(tf.gather(draws, epoch), draw))
-
-        def run_epoch(epoch, records):
-            def update_discriminator(step, total):
-                inputs = [take(real, epoch, 2 * step + 1), take(noise, epoch, 2 * step)]
-                model = self.discriminateor_training_model
-                return total + self._update(model, self.discriminateor_model, inputs)
-
-            total = ops.fori_loop(0, step_per, update_discriminator, tf.zeros(2, noise.dtype))
-            x = take(noise, epoch, 2 * step_per)
-            of_gen = self._update(self.generator_training_model, self.generator_model, x)
-            of_dis = total / tf.cast(step_per, total.dtype)
-            record = [of_dis[0], of_gen[0], of_dis[1] + of_gen[1]]
-            return epoch + 1, tf.tensor_scatter_nd_update(records, [[epoch]], [record])
-
-        records = tf.zeros((ops.shape(draws)[0], 3), noise.dtype)
-        _, records = ops.while_loop(lambda epoch, _: epoch < count, run_epoch, (0, records))
-        generated = self.generator_model(take(noise, count - 1, 2 * step_per), training=False)
-        return records, generated, self.discriminateor_model(generated, training=False)
+        records = tf.zeros((tf.shape(picks)[0], 3), noise.dtype)
+        epoch = 0
+        while epoch < count:  # `for` would make XLA compile anew for every count
+            record = self._run_epoch(noise, real, tf.gather(picks, epoch))
+            records = tf.tensor_scatter_nd_update(records, [[epoch]], [record])
+            epoch += 1
+        last_pick = tf.gather(tf.gather(picks, count - 1), tf.shape(picks)[1] - 1)
+        generated = self.generator.predict(tf.gather(noise, last_pick))
+        return records, generated, self.discriminator.predict(generated)
 
     def train(
         self,
@@ -279,104 +350,114 @@ class GANModel:
         """Train both networks. Calling it again goes on training.
 
         Batch i is rows i * batch_size to (i + 1) * batch_size - 1. Rows that do not fill a batch
-        are left out. Python's `random` draws the batches of an epoch: for each update of D one of
-        noise, then one of real samples, and last one of noise for G.
+        are left out. Python's `random` picks the batches; see `pick_batches`.
 
         Args:
             sample_list: `{"x": noise (n, noise_dim), "y": real samples (n, signal_dim)}`.
             epoch: number of epochs. Default: 3.
             batch_size: rows of a batch. Default: 32.
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
-            plot: whether to keep each epoch's generated batch in `train_status`, and to show
-                training in a window or a notebook's cell. Default: False.
-            callbacks: Keras callback, or list of them. They hear of every epoch, with `dis_loss`
-                and `gen_loss` in `logs`. A callback that reads the weights only after every N-th
-                epoch can say so with an attribute `sees_weights_every = N`, or `math.inf`. Training
-                is then faster, because the epochs in between run in one call. Their `model` is
-                `generator_training_model`, which has the weights of both networks.
+            plot: whether to keep each epoch's generated batch in `train_status`, and to show each
+                epoch for 0.05 s in a window or a notebook's cell. Default: False.
+            callbacks: Keras callback, or list of them. They hear what `fit` would tell them; an
+                epoch is one batch, with `dis_loss` and `gen_loss` in `logs`. Their `model` is
+                `generator_training_model`, which has the weights of both networks. A callback that
+                reads the weights only after every N-th epoch can set an attribute
+                `sees_weights_every = N`, or `math.inf`. Training is then faster, because the epochs
+                in between run in one call.
             verbose: 1 shows a progress line. Default: 0.
+
+        Returns:
+            A Keras `History` of the callbacks' logs.
 
         Raises:
             ValueError: before anything has changed, if an argument is wrong or a model is not
                 compiled; later, if D's output leaves 0 to 1 under the article's losses.
             FloatingPointError: when a loss, an output or a weight is no longer finite.
         """
+        refuse_in_training(self)
         epochs = whole_number("epoch", epoch)
         batch_size = whole_number("batch_size", batch_size)
         step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
-        watchers = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
-        run_epochs = traced_epochs(self, epochs * step_per)
-        most = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
+        callback_list = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
+        if self._traced is None:
+            self._traced = TracedEpochs(self._run_epochs, self)
+        self._traced.expect(epochs * step_per)
+        epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         if plot:
-            most = 1  # to keep what every epoch generated
-        draws = np.zeros((most, 2 * step_per + 1), "int32")
-        logs = None
+            epochs_per_call = 1  # to keep what every epoch generated
+        picks = np.zeros((epochs_per_call, 2 * step_per + 1), "int32")
         done = 0
-        watchers.model.stop_training = False
-        try:
-            watchers.on_train_begin()
-            while done < epochs and not watchers.model.stop_training:
-                count = min(most, epochs - done, epochs_until_seen(watchers.callbacks, done))
-                for row in range(count):
-                    draws[row] = [random.randint(0, len(noise) - 1) for _ in draws[row]]
-                # The first epoch of a call begins before the call, so that a callback can set the
-                # learning rate. The others have run when the callbacks hear that they begin.
-                watchers.on_epoch_begin(done)
-                arrays = run_epochs(noise, real, draws, count)
-                records, generated, judged = (array.numpy() for array in arrays)
-                records = records[:count]
-                self.train_status["dis_loss"] += records[:, 0].tolist()
-                self.train_status["gen_loss"] += records[:, 1].tolist()
-                if plot:
-                    self.train_status["gen_result"].append(generated)
-                    self.train_status["dis_result"].append(judged)
-                check_outputs(self, done + count, records, generated, judged)
-                for row, (dis_loss, gen_loss, _) in enumerate(records.tolist()):
+        logs = None
+        with training(self, callback_list):
+            while done < epochs and not callback_list.model.stop_training:
+                count = min(epochs_per_call, epochs - done, epochs_until_seen(callback_list, done))
+                pick_batches(picks[:count], len(noise))
+                begin_epoch(callback_list, done)
+                results = self._traced(noise, real, picks, count)
+                for row, (dis_loss, gen_loss) in enumerate(self._keep(results, count, plot)):
                     if row > 0:
-                        watchers.on_epoch_begin(done + row)
+                        begin_epoch(callback_list, done)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
-                    watchers.on_epoch_end(done + row, logs)
-                done += count
-            if done > 0:  # optimizers that average the weights put the averages in place, as in fit
-                for network, model in self._pairs():
-                    model.optimizer.finalize_variable_values(network.trainable_weights)
-        finally:
-            watchers.on_train_end(logs)
+                    end_epoch(callback_list, done, logs)
+                    done += 1
+            if done > 0:
+                self.generator.finish()
+                self.discriminator.finish()
+            callback_list.on_train_end(logs)
+        return callback_list.model.history
 
-    def _pairs(self):
-        """Return each network beside its training model, which is None before it is compiled."""
-        return [
-            (self.generator_model, self.generator_training_model),
-            (self.discriminateor_model, self.discriminateor_training_model),
-        ]
+    def _keep(self, results, count, plot):
+        """Keep what `_run_epochs` returned, and check it. Returns both losses of each epoch."""
+        records, generated, d_output = (tensor.numpy() for tensor in results)
+        records = records[:count]
+        self.epochs_done += count
+        self.train_status["dis_loss"] += records[:, 0].tolist()
+        self.train_status["gen_loss"] += records[:, 1].tolist()
+        if plot:
+            self.train_status["gen_result"].append(generated)
+            self.train_status["dis_result"].append(d_output)
+        weights = self.generator_training_model.get_weights()
+        check_results(records, [generated, d_output, *weights], self.epochs_done)
+        return records[:, :2].tolist()
 
     def save_model(self, path_dir):
         """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder.
 
         They are Keras models, and also hold the state of the optimizers, but not their settings.
-        Both are whole before the first replaces an old one. Raises a ValueError if there are no
-        layers or weights are not finite, and an OSError if the files cannot be written.
+        Both are complete before either replaces an old file. Plain Keras reads them, unless parts
+        inside a layer are frozen: then it cannot read back what it writes itself either.
+
+        Raises a ValueError if there are no layers or weights are not finite, and an OSError if the
+        files cannot be written.
         """
         check_networks(self)
-        write_networks(self, Path(path_dir))
+        write_players([self.generator, self.discriminator], Path(path_dir))
 
     def load_model(self, path_dir):
         """Read the weights of both networks and the state of their optimizers from a folder.
 
-        The GAN can be compiled before or after. Files of the article's program work too. An
-        optimizer whose state is not in its file starts afresh, and the log says so. Raises a
-        ValueError if there are no layers, and an OSError if a file cannot be read or does not fit
-        them; the GAN is unchanged then.
+        Compile first: the state goes into compiled models, and compiling anew makes fresh
+        optimizers. To go on with another learning rate, compile with it and then load. Files of the
+        article's program work too. An optimizer whose state is not in its file starts afresh, and
+        the log says so. What is frozen stays frozen, and nothing else becomes so.
+
+        Raises a ValueError if there are no layers, and an OSError if a file cannot be read or does
+        not fit them; the GAN is unchanged then.
         """
         check_networks(self)
-        read_networks(self, Path(path_dir))
+        read_players([self.generator, self.discriminator], Path(path_dir))
+        self._traced = None  # the numbers of a Normalization layer are constants in it
 
     def __getstate__(self):  # to pickle and to copy
-        return pickled_gan(self)
+        return {**vars(self), "_traced": None, "is_training": False}
 
     def __setstate__(self, state):
-        unpickle_gan(self, state)
+        vars(self).update(state, log_dir=None)  # so that it draws no graphs again
+        recompile(self.generator, self.compile_generator_model)
+        recompile(self.discriminator, self.compile_discriminateor_model)
+        self.log_dir = state["log_dir"]
 
 
 # ---------------------------------------------------------------------------------------
@@ -420,7 +501,10 @@ def make_samples(rows, noise_dim=4, seed=None):
 # ---------------------------------------------------------------------------------------
 # 4. Checks and tracing
 #
-# What `train` needs before it starts, and what it checks while it runs.
+# What `train` needs before it starts, what it checks while it runs, and how it tells callbacks.
+
+UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
+ROWS_PER_PIECE = 2**14  # Samples are checked in pieces, which need little memory.
 
 
 def whole_number(name, value, low=1, high=2**31 - 1):
@@ -430,34 +514,63 @@ def whole_number(name, value, low=1, high=2**31 - 1):
     raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
 
 
+def two_sizes(input_dim):
+    """Return `signal_dim` and `noise_dim`, which may be given as one number."""
+    if np.ndim(input_dim) == 0:
+        input_dim = [input_dim, input_dim]
+    if len(input_dim) != 2:
+        raise ValueError(f"input_dim must be [signal_dim, noise_dim], got {input_dim!r}")
+    return [whole_number("input_dim", size) for size in input_dim]
+
+
+def folder_name(name, value):
+    """Return a value. Raise a ValueError unless it is the name of a folder, or None."""
+    if value is None or isinstance(value, str | os.PathLike):
+        return value
+    raise ValueError(f"{name} must be the name of a folder, got {value!r}")
+
+
 def check_networks(gan):
     """Raise a ValueError if a network cannot be trained and saved.
 
-    It needs layers, the right output shape, and layers that Keras can write to a file. A layer
-    stands in one place only: one that stands twice in a network cannot be saved, and one in both
-    networks would move in both phases.
+    It needs layers, the right output shape, and layers that Keras can write to a file. A layer may
+    be used only once: one that stands twice in a network cannot be saved, and one in both networks
+    would move in both phases.
     """
     seen = set()
     for network, width in (gan.generator_model, gan.signal_dim), (gan.discriminateor_model, 1):
-        shape = network.output_shape if network.layers else "no layers: add some first"
-        if shape != (None, width):
-            raise ValueError(f"{network.name} must end in shape {(None, width)}, got {shape}")
+        if not network.layers:
+            raise ValueError(f"{network.name} has no layers: add some first")
+        if network.output_shape != (None, width):
+            raise ValueError(
+                f"{network.name} must end in shape {(None, width)}, got {network.output_shape}"
+            )
         for layer in all_layers(network):
             parts = {id(layer)}
             if not isinstance(layer, keras.Model):
-                parts |= set(map(id, layer.weights))
+                parts |= {id(weight) for weight in layer.weights}  # a wrapper shares its layer's
             if parts & seen:
                 raise ValueError(f"layer {layer.name} is used twice: make one for each place")
             seen |= parts
-        if any(weight.dtype == "bfloat16" for weight in network.weights):
-            raise ValueError(
-                f"{network.name} has bfloat16 weights, which .h5 files cannot hold: "
-                "use mixed_bfloat16"
-            )
-        try:
-            network.to_json()
-        except Exception as error:
-            raise ValueError(f"{network.name} cannot be saved: {reason(error)}") from error
+        check_can_be_saved(network)
+
+
+def check_can_be_saved(network):
+    """Raise a ValueError if Keras cannot write a network to an .h5 file."""
+    if any(weight.dtype == "bfloat16" for weight in network.weights):
+        raise ValueError(
+            f"{network.name} has bfloat16 weights, which .h5 files cannot hold: use mixed_bfloat16"
+        )
+    try:
+        network.to_json()
+        # Make in memory what Keras will write: two arrays cannot have one name.
+        with h5py.File(io.BytesIO(), "w") as file:
+            for layer in network.layers:
+                for weight in layer.weights:
+                    name = f"{layer.name}/{weight.path}"
+                    file.create_dataset(name, weight.shape, weight.dtype)
+    except Exception as error:
+        raise ValueError(f"{network.name} cannot be saved: {reason(error)}") from error
 
 
 def all_layers(network):
@@ -470,31 +583,125 @@ def all_layers(network):
     return found
 
 
+def probability_loss(loss):
+    """Return a Keras loss, given it or its name. Raise a ValueError if it wants logits."""
+    loss = keras.losses.get(loss)
+    settings = getattr(loss, "keywords", None) or getattr(loss, "__dict__", {})
+    if settings.get("from_logits"):
+        raise ValueError("loss must take probabilities: D ends in one, so use from_logits=False")
+    return loss
+
+
+def packed_optimizer(optimizer):
+    """Return the settings of an optimizer, pickled. Raise a ValueError if Keras cannot copy it."""
+    try:
+        with quiet():  # Keras warns that it does not copy the state
+            packed = pickle.dumps(optimizer)
+            pickle.loads(packed)
+    except Exception as error:
+        raise ValueError(
+            f"Keras cannot copy the optimizer: make one for each model ({reason(error)})"
+        ) from error
+    if getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
+        LOG.warning(
+            f"the copy of {optimizer.name} decays all weights: exclude_from_weight_decay was not copied"
+        )
+    return packed
+
+
+def fresh_optimizer(packed):
+    """Return an optimizer with such settings that has learned nothing."""
+    with quiet():
+        optimizer = pickle.loads(packed)
+    for variable in optimizer.variables:
+        if variable.name != "learning_rate":
+            variable.assign(ops.zeros_like(variable))
+    return optimizer
+
+
+def packed_player(player):
+    """Return what it takes to make a copy of a player. Wired models cannot be copied."""
+    settings = None
+    if player.model is not None:
+        optimizer = packed_optimizer(player.model.optimizer)
+        settings = optimizer, player.model.loss[0], player.get_state()
+    flags = [weight.trainable for weight in player.network.weights]
+    return {"network": player.network, "flags": flags, "settings": settings}
+
+
+def unpack_player(player, state):
+    """Give a player such a network. `recompile` makes its model."""
+    player.__init__(state["network"])
+    player.settings = state["settings"]
+    for weight, flag in zip(player.network.weights, state["flags"]):
+        weight.trainable = flag
+
+
+def recompile(player, compile_model):
+    """Make the model of an unpacked player."""
+    if player.settings is not None:
+        optimizer, loss, state = player.settings
+        compile_model(fresh_optimizer(optimizer), loss)
+        player.set_state(state)
+
+
 def noise_and_real(gan, sample_list):
     """Return the two arrays of a `sample_list`, as training sees them."""
-    arrays = []
-    for key, width in (("x", gan.noise_dim), ("y", gan.signal_dim)):
-        wanted = f'sample_list["{key}"] must be finite numbers, (n, {width}), none of them masked'
-        try:
-            given = np.ma.asarray(sample_list[key]).astype("float64", casting="same_kind")
-        except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{wanted}; got {error!r}") from error
-        exact = np.array(given.filled(math.nan))
-        with np.errstate(over="ignore"):
-            rows = exact.astype(keras.config.floatx())
-        if rows.size == 0 or rows.shape[1:] != (width,):
-            raise ValueError(f"{wanted}; got shape {rows.shape}")
-        bad = np.sum(~np.isfinite(rows))
-        if bad:
-            raise ValueError(
-                f"{wanted}; {bad} of {rows.size} are masked or not finite as {rows.dtype}"
-            )
-        if (np.std(exact - rows, axis=0) > 0.1 * np.std(exact, axis=0)).any():
-            raise ValueError(f"{wanted}; they lose their spread as {rows.dtype}")
-        arrays.append(rows)
-    if len(arrays[0]) != len(arrays[1]):
+    if not isinstance(sample_list, Mapping) or not {"x", "y"} <= set(sample_list):
+        raise ValueError(
+            f'sample_list must be {{"x": noise (n, {gan.noise_dim}), '
+            f'"y": real samples (n, {gan.signal_dim})}}, got {kind_of(sample_list)}'
+        )
+    noise = checked_rows('sample_list["x"]', sample_list["x"], gan.noise_dim)
+    real = checked_rows('sample_list["y"]', sample_list["y"], gan.signal_dim)
+    if len(noise) != len(real):
         raise ValueError('sample_list["x"] and sample_list["y"] must have the same number of rows')
-    return arrays
+    return noise, real
+
+
+def kind_of(value):
+    """Say what a value is, without its contents."""
+    if isinstance(value, Mapping):
+        return f"a dictionary of {', '.join(map(repr, value)) or 'nothing'}"
+    return f"a {type(value).__name__}"
+
+
+def checked_rows(name, values, width):
+    """Return rows of numbers as an array of Keras's float type, `(n, width)`.
+
+    Raises a ValueError that begins with the name if training cannot use them. They are checked in
+    pieces, which takes little memory.
+    """
+    wanted = f"{name} must be finite numbers, (n, {width}), none of them masked"
+    try:
+        values = np.ma.asarray(values)
+        if values.ndim == 1:
+            raise ValueError(f"a vector: use {name[-3]}[:, None]")
+        if values.size == 0 or values.shape[1:] != (width,):
+            raise ValueError(f"shape {values.shape}")
+        rows = np.empty(values.shape, keras.config.floatx())
+        totals = np.zeros((2, 2, width))
+        for start in range(0, len(rows), ROWS_PER_PIECE):
+            piece = slice(start, start + ROWS_PER_PIECE)
+            exact = values[piece].astype("float64", casting="same_kind")
+            exact = np.asarray(exact.filled(math.nan))
+            with np.errstate(all="ignore"):
+                rows[piece] = exact
+                deviations = np.stack([exact, exact - rows[piece]])
+                if start == 0:
+                    first = deviations[:, :1].copy()
+                deviations -= first
+                totals += [deviations.sum(axis=1), np.square(deviations).sum(axis=1)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{wanted}; got {reason(error)}") from error
+    bad = rows.size - np.count_nonzero(np.isfinite(rows))
+    if bad:
+        raise ValueError(f"{wanted}; {bad} of {rows.size} are masked or not finite as {rows.dtype}")
+    mean, square = totals / len(rows)
+    of_rows, of_rounding = square - np.square(mean)  # variances
+    if (of_rounding > 0.01 * of_rows).any():
+        raise ValueError(f"{wanted}; rounding to {rows.dtype} removes most of their variation")
+    return rows
 
 
 def cut_into_batches(gan, sample_list, batch_size):
@@ -507,41 +714,121 @@ def cut_into_batches(gan, sample_list, batch_size):
     return [tf.constant(a[:used].reshape(-1, batch_size, a.shape[1])) for a in arrays]
 
 
+def pick_batches(picks, batch_count):
+    """Fill rows with the numbers of random batches, in the order in which the article drew them.
+
+    Python's `random` picks for each update of D one batch of noise, then one of real samples; and
+    last one of noise for G's update.
+    """
+    for row in picks:
+        row[:] = [random.randint(0, batch_count - 1) for _ in row]
+
+
 def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
     """Return the callbacks of a training as a CallbackList, preceded by what `train` shows."""
-    model = gan.generator_training_model
-    if not model or not gan.discriminateor_training_model:
+    if not gan.generator_training_model or not gan.discriminateor_training_model:
         raise ValueError("compile both models before train()")
-    views = {}
-    if verbose:
-        views["the progress line"] = (partial(progress_line, as_bar=True), 0)
-    if plot:
-        views["the live picture"] = (live_picture, 1)
     callbacks = keras.tree.flatten(callbacks or [])
-    if views:
-        callbacks.insert(0, Look(gan, sample_list, views=views))
-    epochs_until_seen(callbacks, 0)  # raises an error if one asks for nonsense
-    return keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=1, verbose=1)
+    for callback in callbacks:
+        epochs_to_see(callback)  # raises a ValueError for nonsense
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "BackupAndRestore knows one optimizer of two: call save_model in a callback instead"
+            )
+    if plot or verbose:
+        look = Look(gan, sample_list)
+        shown = [Dispensable(look, "the live picture")]
+        if verbose:
+            line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
+            shown.append(Dispensable(line, "the progress line"))
+        if plot:
+            shown.append(Dispensable(live_picture(look), "the live picture"))
+        callbacks = shown + callbacks
+    history = keras.callbacks.History()
+    history.sees_weights_every = math.inf
+    # One batch an epoch is what the callbacks are told of. `verbose` is for Keras's own bar, which
+    # is not among them; some callbacks read it.
+    return keras.callbacks.CallbackList(
+        [*callbacks, history],
+        model=gan.generator_training_model,
+        epochs=epochs,
+        steps=1,
+        verbose=1,
+    )
 
 
-def epochs_until_seen(callbacks, done):
+def epochs_to_see(callback):
+    """Return how many epochs lie between two at which a callback sees the weights."""
+    every = getattr(callback, "sees_weights_every", 1)
+    if every == math.inf:
+        return every
+    return whole_number(f"sees_weights_every of {type(callback).__name__}", every)
+
+
+def epochs_until_seen(callback_list, done):
     """Return how many epochs may run before a callback has to see the weights."""
     waits = [math.inf]
-    for callback in callbacks:
-        every = getattr(callback, "sees_weights_every", 1)
+    for callback in callback_list.callbacks:
+        every = epochs_to_see(callback)
         if every != math.inf:
-            every = whole_number(f"sees_weights_every of {type(callback).__name__}", every)
             waits.append(every - done % every)
     return min(waits)
 
 
-def traced_epochs(gan, updates):
-    """Return `GANModel._run_epochs` as a TensorFlow function, with XLA if that pays off.
+def begin_epoch(callback_list, epoch):
+    """Tell the callbacks that an epoch begins, and its one batch.
 
-    One trace serves any data. `updates` are the updates of D to come; earlier ones count too.
+    The first epoch of a call begins before the call, so that a callback can set the learning rate.
+    The others have run when the callbacks are told that they begin.
     """
-    model = gan.discriminateor_training_model
-    if gan._traced is None:
+    callback_list.on_epoch_begin(epoch)
+    callback_list.on_train_batch_begin(0)
+
+
+def end_epoch(callback_list, epoch, logs):
+    """Tell the callbacks that the one batch of an epoch ends, and the epoch."""
+    callback_list.on_train_batch_end(0, logs)
+    callback_list.on_epoch_end(epoch, logs)
+
+
+@contextmanager
+def training(gan, callback_list):
+    """Within this context a GAN is trained.
+
+    After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
+    attribute `hears_every_end`, which have something to save or to close.
+    """
+    callback_list.model.stop_training = False
+    gan.is_training = True
+    try:
+        callback_list.on_train_begin()
+        yield
+    except BaseException:
+        with ExitStack() as ends:  # calls all, in reverse order, whatever one of them raises
+            for callback in reversed(callback_list.callbacks):
+                if getattr(callback, "hears_every_end", False):
+                    ends.callback(callback.on_train_end)
+        raise
+    finally:
+        gan.is_training = False
+
+
+def refuse_in_training(gan):
+    """Raise a RuntimeError if a callback changes or trains a GAN that is being trained."""
+    if gan.is_training:
+        raise RuntimeError("a GAN cannot be compiled, extended or trained while it is trained")
+
+
+class TracedEpochs:
+    """`GANModel._run_epochs` as TensorFlow runs it. One trace serves any data.
+
+    XLA makes epochs faster, but needs about a second to compile them.
+    """
+
+    def __init__(self, run_epochs, gan):
+        models = gan.generator_training_model, gan.discriminateor_training_model
+        self.can_use_xla = all(model.jit_compile for model in models)
+        self.updates = 0
         floatx = keras.config.floatx()
         signature = [
             tf.TensorSpec((None, None, gan.noise_dim), floatx),
@@ -549,42 +836,63 @@ def traced_epochs(gan, updates):
             tf.TensorSpec((None, None), "int32"),
             tf.TensorSpec((), "int32"),
         ]
-        # A partial is a function of its own: TensorFlow warns of many traces of one function.
-        run_epochs = partial(gan._run_epochs)
-        plain = tf.function(run_epochs, signature, autograph=False)
-        compiled = tf.function(plain, signature, autograph=False, jit_compile=True)
-        gan._traced = plain, compiled
-    plain, compiled = gan._traced
-    can_use_xla = model.jit_compile and gan.generator_training_model.jit_compile
-    if can_use_xla and int(model.optimizer.iterations) + updates >= UPDATES_FOR_XLA:
-        return compiled
-    return plain
+        # TensorFlow counts traces by function; a partial gives each GAN its own.
+        self.plain = tf.function(partial(run_epochs), signature)
+        self.compiled = tf.function(self.plain, signature, autograph=False, jit_compile=True)
+
+    def expect(self, updates):
+        """Choose what to run, before a training of so many updates of D. Earlier ones count too."""
+        self.updates += updates
+        self.function = None
+        if not self.can_use_xla or self.updates < UPDATES_FOR_XLA:
+            self.function = self.plain
+
+    def __call__(self, noise, real, picks, count):
+        if self.function is None:
+            self.function = self.compiled
+            try:
+                self.compiled(noise, real, picks, 0)  # compiles, and trains nothing
+            except Exception as error:
+                LOG.debug(f"XLA cannot compile this GAN, so TensorFlow runs it: {reason(error)}")
+                self.can_use_xla = False
+                self.function = self.plain
+        return self.function(noise, real, picks, count)
 
 
 def all_finite(arrays):
     return all(np.isfinite(array).all() for array in arrays)
 
 
-def check_outputs(gan, epoch, records, generated, judged):
+def check_results(records, arrays, epoch):
     """Raise an error if D's output is no probability, or if training has diverged."""
     if records[:, 2].max() > 0.001:  # less is due to rounding
         raise ValueError(
             "the discriminator's output is not between 0 and 1: with the article's losses it must "
             'end in a probability, such as Dense(1, activation="sigmoid")'
         )
-    weights = gan.generator_training_model.get_weights()
-    if not all_finite([records, generated, judged, *weights]):
+    if not all_finite([records, *arrays]):
         raise FloatingPointError(f"training diverged by epoch {epoch}")
 
 
 # ---------------------------------------------------------------------------------------
-# 5. Files and failures
+# 5. Files
 #
-# Files, but for training.csv, are written whole or not at all. Loading runs nothing. Whatever a run
-# can do without may fail: `reported`, in app_logger.py, says so, and the run goes on.
+# Files, but for training.csv, are written whole or not at all. Loading executes no code.
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
-TRAINING_MODELS = ("generator_training_model", "discriminateor_training_model")
+STATE = "optimizer_weights"  # the group in which Keras's own .h5 files have an optimizer's state
+LARGEST_COUNT = 2**62  # of an optimizer's steps
+
+# Warnings, standard output and matplotlib's style belong to the whole process. Whoever changes them
+# for a while holds this lock, so that another thread does not restore what is not right.
+PROCESS_LOCK = threading.RLock()
+
+
+@contextmanager
+def quiet():
+    """Let no warning through, and none become an error."""
+    with PROCESS_LOCK, warnings.catch_warnings(action="ignore"):
+        yield
 
 
 @contextmanager
@@ -592,7 +900,8 @@ def replacing(*paths):
     """Give a temporary name for each path, then put the files written there in place.
 
     The files are written to a fresh folder beside the paths. The old files stay untouched until all
-    new ones are whole and on the disk. Whatever goes wrong is an OSError that names the first path.
+    new ones are whole and on the disk. A new file has the mode of the old one. Whatever goes wrong
+    is an OSError that names the first path.
     """
     folder = paths[0].parent
     try:
@@ -602,7 +911,10 @@ def replacing(*paths):
         ) as scratch:
             files = [Path(scratch, path.name) for path in paths]
             yield files
-            for file in files:
+            for file, path in zip(files, paths):
+                if path.is_file():
+                    with suppress(OSError):  # some file systems have no modes
+                        shutil.copymode(path, file)
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())
             for file, path in zip(files, paths):
@@ -611,202 +923,285 @@ def replacing(*paths):
         raise OSError(f"cannot write {paths[0]}: {reason(error)}") from error
 
 
-def write_networks(gan, folder):
+def write_players(players, folder):
     """Write the two model files; see `GANModel.save_model`."""
-    slots = all_slots(gan)
-    arrays = gan.generator_model.get_weights() + gan.discriminateor_model.get_weights()
-    if not all_finite(arrays):
+    weights = [player.network.get_weights() for player in players]
+    if not all_finite(weights[0] + weights[1]):
         raise ValueError("not saved: weights are not finite")
-    for of_network in slots.values():
-        arrays += of_network.values()
-    filler = os.urandom(2**16 + sum(array.nbytes + 2**12 for array in arrays))
-    save_name = uuid.uuid4().hex
+    states = [finite_state(player) for player in players]
+    save_id = hashlib.sha256()
+    size = 0
+    for arrays in (*weights, *(state.values() for state in states)):
+        for array in arrays:
+            save_id.update(array.tobytes())
+            size += array.nbytes + 2**12
+    filler = os.urandom(2**16 + size)  # zeros take no space where disks compress
     paths = [folder / name for name in MODEL_FILES]
-    # A warning that is an error must not lose a model.
-    with warnings.catch_warnings(action="ignore"), replacing(*paths) as files:
-        for (network, _), file in zip(gan._pairs(), files):
-            # Fill the room that the file needs. On a full disk, or when a quota is used up, Python
-            # raises an OSError, and HDF5 would crash. Zeros take no room where disks compress.
+    with quiet(), replacing(*paths) as files:
+        for player, state, file in zip(players, states, files):
+            # Try the space first; `save` then starts the file anew. On a full disk, or when a quota
+            # is used up, Python raises an OSError, and HDF5 would crash.
             file.write_bytes(filler)
-            network.save(file)
+            player.network.save(file)
             with h5py.File(file, "r+") as opened:
-                opened.attrs["gan_save"] = save_name
-                opened.attrs["gan_trainable"] = [part.trainable for part in all_layers(network)]
-                of_network = slots.get(network.name, {})
-                if all_finite(of_network.values()):  # otherwise the optimizer will start afresh
-                    for name, array in of_network.items():
-                        opened[f"{SLOTS}/{name}"] = array
+                opened.attrs["gan_save"] = np.bytes_(save_id.hexdigest())
+                opened.attrs["gan_order"] = file_order(player.network)
+                for name, array in state.items():
+                    opened[f"{STATE}/{name}"] = array
 
 
-def read_networks(gan, folder):
-    """Set weights and optimizers from the two model files; see `GANModel.load_model`."""
-    slots = {}
-    save_names = set()
-    with ExitStack() as undo:
-        for name, (network, _) in zip(MODEL_FILES, gan._pairs()):
-            undo.callback(network.set_weights, network.get_weights())
-            try:
-                slots[network.name], save_name = read_network(network, folder / name)
-            except Exception as error:  # Keras raises many kinds for a file that is not its own
-                raise OSError(
-                    f"cannot load {folder / name} with noise_dim (-n) = {gan.noise_dim}: "
-                    f"{reason(error)}"
-                ) from error
-            save_names.add(save_name)
-        undo.pop_all()  # all went well
-    if len(save_names) > 1:
-        LOG.warning(f"{' and '.join(MODEL_FILES)} in {folder} are of different saves")
-    gan._loaded_slots = slots
-    for network, model in gan._pairs():
-        if model and not take_slots(gan, network, model.optimizer):
-            gan._compile(model, network, model.optimizer, model.loss[0])  # its copy starts afresh
+def finite_state(player):
+    """Return what a player's optimizer has learned, `{}` if that is not finite."""
+    state = player.get_state()
+    return state if all_finite(state.values()) else {}
 
 
-def read_network(network, path):
-    """Set the weights of a network from a file. Return the slots and the save's name in it."""
-    with h5py.File(path, "r") as file:
-        check_contents(file)
-        slots = read_slots(file)
-        flags_in_file = file.attrs.get("gan_trainable", ())
-        save_name = file.attrs.get("gan_save")
-    # Keras writes and reads the trainable weights of a layer first, so the order of the weights in
-    # a nested network depends on the `trainable` flags. Read with those of the file.
-    parts = all_layers(network)
-    flags = [layer.trainable for layer in parts]
-    try:
-        for layer, flag in zip(parts, flags_in_file):
-            layer.trainable = flag
-        network.load_weights(path)
-    finally:
-        for layer, flag in zip(parts, flags):
-            layer.trainable = flag
-    if not all_finite(network.get_weights()):
-        raise ValueError("it holds weights that are not finite")
-    return slots, save_name
+def file_order(network):
+    """Return the order in which Keras writes the weights of a network, as indices of `weights`.
 
-
-def check_contents(group):
-    """Raise a ValueError unless all that a group holds is in the file itself.
-
-    The oldest Keras allowed still follows a link to another file, with some versions of h5py.
+    It depends on what is frozen, at every depth. The order of `weights` does not.
     """
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            check_contents(item)
-        elif item.external or item.is_virtual:
-            raise ValueError(f"{name} is not in the file itself")
+    places = {id(weight): place for place, weight in enumerate(network.weights)}
+    order = []
+    for layer in network.layers:
+        for weight in layer.trainable_weights + layer.non_trainable_weights:
+            order.append(places[id(weight)])
+    return np.array(order, "int32")
 
 
-def read_slots(file):
-    """Return the state of an optimizer that is in a file, `{}` if there is none."""
-    slots = {}
-    for name, item in file.get(SLOTS, {}).items():
-        if isinstance(item, h5py.Dataset):
-            if item.id.get_storage_size() < item.nbytes:
-                raise ValueError(f"{name} is larger than the file")
-            slots[name] = item[()]
-    if not all_finite(slots.values()):
-        raise ValueError("it holds an optimizer that is not finite")
-    return slots
-
-
-# The state of an optimizer: its slots and its count of steps. Its settings belong to the user, who
-# may go on with another learning rate.
-
-SLOTS = "optimizer_weights"  # where Keras's own .h5 files have them
-
-
-def optimizer_slots(optimizer):
-    """Return the variables that make an optimizer's state, by their names in a file.
+def state_variables(player):
+    """Return the variables that make the state of a player's optimizer, by their names in a file.
 
     A name has the class of the optimizer, so that the state of another kind does not fit.
+    `Adam_2_momentum` belongs to `network.weights[2]`, and `Adam_at_0_iteration` to no weight. The
+    settings are not part of the state: the user may go on with another learning rate.
     """
+    if player.model is None:
+        return {}
+    optimizer = player.model.optimizer
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    paths = [weight.path.replace("/", "_") for weight in player.network.weights]
     found = {}
     for variable in optimizer.variables:
-        word = variable.name.rstrip("_0123456789").split("_")[-1]  # momentum, for example
-        if variable.name != "learning_rate":
-            found[f"{kind}_{len(found)}_{word}"] = variable
+        if variable.name == "learning_rate":
+            continue
+        # Keras calls the slot of the weight dense/kernel dense_kernel_momentum.
+        longest = max([0, *(len(path) for path in paths if variable.name.startswith(f"{path}_"))])
+        names = [
+            f"{kind}_{place}{variable.name[longest:]}"
+            for place, path in enumerate(paths)
+            if path == variable.name[:longest]
+        ]
+        word = variable.name.rstrip("_0123456789")  # Keras numbers what has no name: variable_2
+        names.append(f"{kind}_at_{len(found)}_{word}")
+        found[next(name for name in names if name not in found)] = variable
     return found
 
 
-def all_slots(gan):
-    """Return the state of the optimizers as arrays, by network."""
-    found = dict(gan._loaded_slots)
-    for network, model in gan._pairs():
-        if model:
-            slots = optimizer_slots(model.optimizer)
-            found[network.name] = {name: slot.numpy() for name, slot in slots.items()}
-    return found
+def read_players(players, folder):
+    """Set weights and optimizers from the two model files; see `GANModel.load_model`."""
+    contents = [read_player(player, folder / name) for player, name in zip(players, MODEL_FILES)]
+    save_ids = [save_id for _, _, save_id in contents]
+    if save_ids[0] != save_ids[1]:
+        LOG.warning(f"{' and '.join(MODEL_FILES)} in {folder} are of different saves")
+    with ExitStack() as undo:
+        for player, (weights, state, _) in zip(players, contents):
+            undo.callback(set_weights, player.network, player.network.get_weights())
+            undo.callback(player.set_state, player.get_state())
+            set_weights(player.network, weights)
+            player.set_state(state)
+        undo.pop_all()  # keep the new weights
+    for player, (_, state, _) in zip(players, contents):
+        if player.model is None:
+            LOG.warning("the state of the optimizers is left: compile both models, then load")
+            break
+        if state is None:
+            LOG.info(f"the optimizer of {player.network.name} starts afresh: no saved state fits")
 
 
-def take_slots(gan, network, optimizer):
-    """Give an optimizer the state that was loaded for it. Return False if that does not fit."""
-    arrays = gan._loaded_slots.pop(network.name, None)
-    if arrays is None:
-        return True
-    slots = optimizer_slots(optimizer)
-    shapes = {name: slot.shape for name, slot in slots.items()}
-    if shapes != {name: array.shape for name, array in arrays.items()}:
-        LOG.info(f"the optimizer of {network.name} starts afresh: no saved state fits it")
-        return False
-    for name, slot in slots.items():
-        slot.assign(arrays[name])
-    return True
+def set_weights(network, arrays):
+    """Set the weights of a network, and what layers such as Normalization make of theirs."""
+    network.set_weights(arrays)
+    for layer in all_layers(network):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
-def optimizer_recipe(optimizer, weights):
-    """Return what `optimizer_from` needs to make another optimizer like this one.
+def read_player(player, path):
+    """Return what a model file has for a player, checked, without changing the player.
 
-    A configuration alone is not enough. It names a schedule or a function of the user's in a way
-    that Keras cannot find, and it lacks the weights that are excluded from weight decay.
+    Returns the arrays for the weights of the network; the state for its optimizer, None if there is
+    none that fits; and the name of the save. Raises an OSError that names the file.
     """
-    rate = optimizer._learning_rate
-    if callable(rate):
-        optimizer._learning_rate = 0.0  # Keras would warn of a lambda
-    settings = optimizer.get_config()
-    if callable(rate):
-        settings["learning_rate"] = optimizer._learning_rate = rate
-    if "inner_optimizer" in settings:
-        settings["inner_optimizer"] = optimizer_recipe(optimizer.inner_optimizer, weights)
-    decays = [optimizer._use_weight_decay(weight) for weight in weights]
-    return type(optimizer), settings, decays
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    if not path.is_file():
+        raise OSError(f"{path} is not a file")
+    network = player.network
+    try:
+        with h5py.File(path) as file:
+            most = len(network.layers) + len(network.weights)
+            reader = NumberReader(file, path.stat().st_size, most)
+            save_id = reader.attribute(file, "gan_save")
+            order = reader.attribute(file, "gan_order")
+            flags = reader.attribute(file, "gan_trainable")
+            arrays = reader.weights()
+            state = reader.state()
+        if order is None:  # not written by this version
+            order = order_by_flags(network, flags)
+            state = renamed(state, state_variables(player))
+        return fitted_weights(network, arrays, order), fitted_state(player, state), save_id
+    except Exception as error:  # HDF5 raises many kinds for a file that is not its own
+        raise OSError(f"cannot load {path}: {reason(error)}") from error
 
 
-def optimizer_from(recipe, weights):
-    """Return a fresh optimizer for weights."""
-    optimizer_class, settings, decays = recipe
-    if "inner_optimizer" in settings:
-        inner = optimizer_from(settings["inner_optimizer"], weights)
-        return optimizer_class(**settings | {"inner_optimizer": inner})
-    optimizer = optimizer_class.from_config(dict(settings))
-    excluded = [weight for weight, decay in zip(weights, decays) if not decay]
-    optimizer.exclude_from_weight_decay(excluded)
-    return optimizer
+class NumberReader:
+    """Reads numbers and names from an open .h5 file, and nothing else.
+
+    A crafted file can link to other files, name one array many times, or announce more than it
+    holds. So no link is followed, arrays must be stored in full, and all that is read is together
+    no longer than the file.
+
+    Args:
+        file: the open file.
+        size: its size in bytes.
+        most: how many names or numbers an attribute may have.
+    """
+
+    def __init__(self, file, size, most):
+        self.file = file
+        self.left = size
+        self.most = most
+
+    def find(self, group, name, kind=h5py.Group):
+        """Return what has a name in a group."""
+        for part in name.split("/"):
+            if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is missing, or a link")
+            group = group[part]
+        if not isinstance(group, kind):
+            raise ValueError(f"{name} is not what it should be")
+        return group
+
+    def take(self, size):
+        """Count bytes before they are read."""
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("it announces more than it holds")
+
+    def array(self, group, name):
+        """Return an array of numbers."""
+        array = self.find(group, name, h5py.Dataset)
+        is_plain = array.dtype.kind in "fiub" and array.dtype.itemsize <= 8
+        if not is_plain or array.chunks or array.external or array.is_virtual:
+            raise ValueError(f"{name} does not hold plain numbers that are stored in full")
+        self.take(array.nbytes)
+        return array[()]
+
+    def attribute(self, item, key):
+        """Return an attribute as a list of names or whole numbers, None if there is none."""
+        if key not in item.attrs:
+            return None
+        found = item.attrs.get_id(key)
+        count = math.prod(found.shape)
+        if count == 0:
+            return []
+        is_text = h5py.check_string_dtype(found.dtype) is not None
+        if count > self.most or not (is_text or found.dtype.kind in "bi"):
+            raise ValueError(f"its {key} is not what it should be")
+        self.take(found.get_storage_size())
+        values = np.ravel(item.attrs[key]).tolist()
+        return [value.decode() if isinstance(value, bytes) else value for value in values]
+
+    def names(self, item, key):
+        """Return a list of names. Keras splits a long one: weight_names0, weight_names1, ..."""
+        found = self.attribute(item, key) or []
+        part = 0
+        while f"{key}{part}" in item.attrs:
+            found += self.attribute(item, f"{key}{part}")
+            part += 1
+        return found
+
+    def weights(self):
+        """Return the arrays of a network in the order in which Keras wrote them."""
+        group = self.file
+        if "layer_names" not in group.attrs:
+            group = self.find(group, "model_weights")
+        arrays = []
+        for layer_name in self.names(group, "layer_names"):
+            layer = self.find(group, layer_name)
+            arrays += [self.array(layer, name) for name in self.names(layer, "weight_names")]
+        return arrays
+
+    def state(self):
+        """Return the state of an optimizer, `{}` if there is none. Keras's own stands in groups."""
+        if STATE not in self.file:
+            return {}
+        group = self.find(self.file, STATE)
+        names = [
+            name for name in group if not isinstance(self.find(group, name, object), h5py.Group)
+        ]
+        return {name: self.array(group, name) for name in names}
 
 
-def pickled_gan(gan):
-    """Return the state of a GAN to pickle or copy, with recipes in place of the wired models."""
-    state = {**vars(gan), "_traced": None, "_loaded_slots": all_slots(gan)}
-    for name, (network, model) in zip(TRAINING_MODELS, gan._pairs()):
-        if model:
-            weights = network.trainable_weights
-            state[name] = optimizer_recipe(model.optimizer, weights), model.loss[0]
-    return state
+def order_by_flags(network, flags):
+    """Return the order of a file of plain Keras, or of an older version, which wrote the flags."""
+    if not flags or flags == [layer.trainable for layer in all_layers(network)]:
+        return file_order(network)
+    with quiet():
+        twin = copy.deepcopy(network)
+    for layer, flag in zip(all_layers(twin), flags):
+        layer.trainable = flag
+    return file_order(twin)
 
 
-def unpickle_gan(gan, state):
-    """Give a GAN such a state, and wire the models that train its networks anew."""
-    vars(gan).update(state, log_dir=None)  # the graphs of the models were drawn before
-    compile_models = gan.compile_generator_model, gan.compile_discriminateor_model
-    for compile_model, (network, recipe_and_loss) in zip(compile_models, gan._pairs()):
-        if recipe_and_loss:
-            recipe, loss = recipe_and_loss
-            compile_model(optimizer_from(recipe, network.trainable_weights), loss)
-    gan.log_dir = state["log_dir"]
+def renamed(state, variables):
+    """Return a state under the names of today. An older version counted: Adam_3_momentum."""
+    counted = [re.fullmatch(r"(.+)_(\d+)_([a-z]+)", name) for name in state]
+    if None in counted or len(counted) != len(variables):
+        return {}
+    counted.sort(key=lambda match: int(match[2]))
+    for match, name in zip(counted, variables):
+        if not (name.startswith(f"{match[1]}_") and name.rstrip("_0123456789").endswith(match[3])):
+            return {}
+    return {name: state[match[0]] for match, name in zip(counted, variables)}
+
+
+def fitted_weights(network, arrays, order):
+    """Return arrays in the order of `network.weights`, or raise a ValueError."""
+    variables = network.weights
+    if sorted(order) != list(range(len(variables))) or len(arrays) != len(variables):
+        raise ValueError(f"it has {len(arrays)} arrays, and the layers have {len(variables)}")
+    found = dict(zip(order, arrays))
+    return [fitted(found[place], variable) for place, variable in enumerate(variables)]
+
+
+def fitted_state(player, state):
+    """Return a state as a player's optimizer takes it, None if it is of another optimizer."""
+    variables = state_variables(player)
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if not shapes or shapes != {name: array.shape for name, array in state.items()}:
+        return None
+    found = {name: fitted(state[name], variable) for name, variable in variables.items()}
+    for array in found.values():
+        if array.dtype.kind == "i" and not 0 <= array.min() <= array.max() < LARGEST_COUNT:
+            raise ValueError(f"a count of steps is {array}")
+    return found
+
+
+def fitted(array, variable):
+    """Return an array in the type of a variable, or raise a ValueError."""
+    dtype = np.dtype(variable.dtype)
+    if array.shape != tuple(variable.shape) or array.dtype.kind != dtype.kind:
+        raise ValueError(
+            f"it has {array.dtype} {array.shape} where {variable.path} needs {dtype} "
+            f"{tuple(variable.shape)}: other layers, or another noise_dim (-n)"
+        )
+    with np.errstate(over="ignore"):
+        found = array.astype(dtype)
+    if not np.isfinite(found).all():
+        raise ValueError("it holds numbers that are not finite")
+    return found
 
 
 # ---------------------------------------------------------------------------------------
@@ -1196,13 +1591,12 @@ def draw_graph(model, log_dir):
 # ---------------------------------------------------------------------------------------
 # 7. Watching
 #
-# One callback, Look, looks at the GAN while it trains, keeps what it saw, and sends it to its
-# views. Window, notebook and animation are pictures and stand here. CSV file and progress line are
-# text and stand in app_logger.py. A view that fails is dropped, and training goes on.
+# Whatever watches a training is a Keras callback. One of them, Look, looks at the GAN and keeps
+# what it sees. Its views stand behind it in the list of callbacks, and show that.
 
-LOOKS = 40  # at a run without views, and some more near its start
+LOOKS = 40  # of a training, and some more near its start
 PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
-HISTORY = 400  # States that a Look keeps, at most
+HISTORY = 400  # States that are kept, at most
 FRAME_SECONDS = 0.05  # the article's pace
 LAST_SECONDS = 2  # how long the last frame stays
 MOST_FRAMES = 1000  # frames of an animation, which are held in memory
@@ -1210,263 +1604,489 @@ HELD = ", held (space: go on, right arrow: next)"
 
 
 class Look(keras.callbacks.Callback):
-    """Looks at the GAN while it trains, keeps what it saw, and sends it to its views.
+    """Looks at the GAN while it trains, and keeps what it saw.
 
-    A view is a generator function of the Look. What stands before its first `yield` opens it, and
-    `finally` closes it. Each `yield` waits for the next epoch and receives `(epoch, logs, state)`.
-    The State is None except after the view's every N-th epoch and after the last one. If training
-    was stopped in between, the last State comes alone, with None for `logs`. A view that returns
-    has left.
-
-    In the `logs` of the epochs it looks at, the Look adds the distance as `w1`, for the callbacks
+    In the `logs` of the epochs at which it looks, it adds the distance as `w1`, for the callbacks
     that come after it.
 
     Args:
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
-        every: epochs between two looks. Default: None, as many as the views need. If none needs
-            any, the Look takes at most 130 looks, most of them in the beginning.
-        views: `{name: (view, every)}`, where `every` is the number of epochs between two States
-            that the view needs, 0 for never. The log uses the name. Default: none.
+        every: epochs between two looks. Default: None, at most 130 looks, most of them in the
+            beginning.
 
     Attributes:
         history: the States of the last training, at most `HISTORY`, evenly thinned.
         measures: Measures of the real samples.
         noise: the noise of the generated samples.
-        epoch: how many epochs of this training are over.
-        sees_weights_every: see `GANModel.train`.
+        is_watching: whether a training is going on, and can be measured.
+        sees_weights_every, hears_every_end: see `GANModel.train` and `training`.
     """
 
-    epoch = 0
-    trained_before = 0
+    hears_every_end = True
+    is_watching = False
     sees_weights_every = 1
 
-    def __init__(self, gan, sample_list, every=None, views=None):
+    def __init__(self, gan, sample_list, every=None):
         super().__init__()
         self.gan = gan
         self.noise, real = shown_rows(gan, sample_list)
         self.measures = Measures(real)
-        self.every = 0 if every is None else whole_number("every", every)
-        self.registered = dict(views or {})
-        for name, (_, view_every) in self.registered.items():
-            whole_number(f"every of {name}", view_every, low=0)
-        self.views = {}
+        self.every = every
+        if every is not None:
+            self.every = whole_number("every", every)
         self.history = []
 
     def on_train_begin(self, logs=None):
         self.history = []
         self.epoch = 0
-        self.epochs = self.params["epochs"]
-        self.trained_before = len(self.gan.train_status["gen_loss"])
+        self.state = None
+        self.epochs_before = self.gan.epochs_done
         # As a TensorFlow function it takes a third of the time.
         self.predict = tf.function(partial(predict, self.gan), autograph=False)
-        self.views = {name: view(self) for name, (view, _) in self.registered.items()}
-        self._send()
+        self.is_watching = True
         self._plan()
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
-        state = None
-        if self.epoch == self.epochs or self.epoch % self.sees_weights_every == 0:
-            state = self._look(logs)
-        self._send((self.epoch, logs), state)
+        is_last = self.epoch == self.params["epochs"]
+        is_due = is_last or self.epoch % self.sees_weights_every == 0
+        if is_due and remember(self.history, self.latest()):
+            logs["w1"] = self.state.w1
+            self._plan()
 
     def on_train_end(self, logs=None):
-        trained = len(self.gan.train_status["gen_loss"]) - self.trained_before
-        seen = self.history[-1].epoch if self.history else 0
-        # After an error the networks may be ahead of the last epoch that was reported.
-        if 0 < self.epoch == trained < self.epochs:
-            state = self._look({}) if seen < self.epoch else self.history[-1]
-            self._send((self.epoch, None), state, is_late=True)
-        for name, view in self.views.items():
-            with reported(f"{name} failed"):
-                view.close()
+        try:
+            remember(self.history, self.latest())  # news if training was stopped between two looks
+        finally:
+            self.is_watching = False
+            self.predict = None  # what TensorFlow traced cannot be pickled
+            self.set_model(None)
 
-    def _look(self, logs):
-        """Return the State, or None if measuring it fails or has failed earlier."""
-        if self.sees_weights_every == math.inf:
-            return None
-        with reported("cannot measure the GAN, so the picture stops here"):
-            outputs = self.predict(self.noise, self.measures.points)
-            state = self.measures.state(*outputs, self.epoch)
-            self.history.append(state)
-            if len(self.history) > HISTORY:
-                # Drop the State closest to its neighbours, but none of the last `TRAIL`.
-                epochs = np.array([seen.epoch for seen in self.history[:-TRAIL]])
-                del self.history[1 + np.argmin(epochs[2:] - epochs[:-2])]
-            logs["w1"] = state.w1
-            self._plan()
-            return state
-        # The history would have a hole from here on, so stop looking.
-        self.history = []
-        self.sees_weights_every = math.inf
-        return None
+    def latest(self):
+        """Return the State of the epoch that ended last. It is made once, whoever asks first.
+
+        Returns None before the first epoch, if the GAN cannot be measured, and if its networks are
+        ahead of that epoch. They are ahead while the callbacks are told of a call of many epochs,
+        and after an error.
+        """
+        is_ahead = self.gan.epochs_done - self.epochs_before != self.epoch
+        has_state = self.state is not None and self.state.epoch == self.epoch
+        if self.is_watching and not has_state and not is_ahead and self.epoch > 0:
+            try:
+                outputs = self.predict(self.noise, self.measures.points)
+                self.state = self.measures.state(*outputs, self.epoch)
+            except Exception as error:
+                self.is_watching = False
+                self.sees_weights_every = math.inf
+                self.history = []  # it would have a hole from here on
+                raise RuntimeError(f"cannot measure the GAN: {reason(error)}") from error
+            has_state = True
+        return self.state if has_state else None
 
     def _plan(self):
         """Set how many epochs lie between two looks.
 
         Only a look changes this. Between two looks the epochs up to the next one may have run
-        already, so looking earlier would show their weights under the name of another epoch.
+        already, and the networks would be ahead of an earlier one.
         """
-        needed = math.gcd(self.every, *(self.registered[name][1] for name in self.views))
-        most = max(1, min(self.epochs // LOOKS, self.epoch // 5))
-        by_itself = max(period for period in PERIODS if period <= most)
-        self.sees_weights_every = needed or by_itself
-
-    def _send(self, news=None, state=None, is_late=False):
-        """Send news to all views, and the State to those whose turn it is.
-
-        If it is late, the last epoch was told before, and it is the turn of those that got no State
-        then. A view that returns or fails is not put back.
-        """
-        for name, view in list(self.views.items()):
-            every = self.registered[name][1]
-            is_last = self.epoch == self.epochs
-            is_turn = every > 0 and (is_last or (self.epoch % every > 0) == is_late)
-            del self.views[name]
-            with reported(f"{name} failed"), suppress(StopIteration):
-                view.send(news and (*news, state if is_turn else None))
-                self.views[name] = view
+        self.sees_weights_every = self.every
+        if self.every is None:
+            most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
+            self.sees_weights_every = max(period for period in PERIODS if period <= most)
 
 
-def next_state(look, picture):
-    """Within a view, wait for a State and set the picture to it."""
-    state = None
-    while state is None:
-        _, _, state = yield
-    picture.set_states(look.history)
+def remember(states, state):
+    """Append a State, unless it is None or there already. Returns whether it was appended.
+
+    Of too many States, the one closest to its neighbours is dropped, but none of the last `TRAIL`.
+    """
+    if state is None or state.epoch in [kept.epoch for kept in states[-1:]]:
+        return False
+    states.append(state)
+    if len(states) > HISTORY:
+        epochs = np.array([kept.epoch for kept in states[:-TRAIL]])
+        del states[1 + np.argmin(epochs[2:] - epochs[:-2])]
+    return True
 
 
-def live_picture(look):
-    """View: the picture in a window, or updated in place below a notebook's cell."""
-    figure = window_figure()
-    ipython = sys.modules.get("IPython")
-    if figure is not None:
-        yield from window(look, figure)
-    elif ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
-        picture = Picture(look.measures, look.epochs)
-        cell = ipython.display.display(picture.image(), display_id=True)
-        while True:
-            yield from next_state(look, picture)
-            due = time.perf_counter() + FRAME_SECONDS
-            cell.update(picture.image())
-            time.sleep(max(0, due - time.perf_counter()))
+class View(keras.callbacks.Callback):
+    """Shows a picture of what a Look sees, after every N-th epoch and at the end of training.
 
-
-def window(look, figure):
-    """View: the picture in a window, until it is closed or training is over."""
-    keys = []
-    try:
-        picture = Picture(look.measures, look.epochs, figure)
-        picture.title.set_text("compiling")
-        canvas = figure.canvas
-        canvas.mpl_connect("key_press_event", lambda event: keys.append(event.key))
-        canvas.manager.set_window_title("A generator learns")
-        canvas.manager.show()
-        canvas.flush_events()  # now the window has its size
-        due = show_frame(look, picture, keys, time.perf_counter())
-        while plt.fignum_exists(figure.number):
-            yield from next_state(look, picture)
-            due = show_frame(look, picture, keys, due + FRAME_SECONDS)
-        LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
-    except GeneratorExit:
-        if look.epoch == look.epochs:
-            show_frame(look, picture, keys, due + LAST_SECONDS)
-    finally:
-        plt.close(figure)
-
-
-def show_frame(look, picture, keys, due):
-    """Show the picture in its window until its time is up, and longer while it is held.
-
-    The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
-    go when the window is closed and when training has been stopped.
+    A view stands behind its Look in the list of callbacks. It defines `open`, `show` and `close`.
 
     Args:
         look: the Look.
+        every: epochs between two States that are shown. Default: 1.
+
+    Attributes:
         picture: the Picture.
-        keys: list of the keys pressed so far. The window's events append to it.
-        due: when its time is up, in seconds of `time.perf_counter`.
-
-    Returns:
-        When its time ended, so that the next one can keep the pace.
+        states: the States that were shown, at most `HISTORY`, evenly thinned.
+        is_open: whether there is something to show the picture in.
     """
-    figure = picture.figure
-    title = picture.title.get_text()
-    is_over = False
-    while not is_over and plt.fignum_exists(figure.number) and not look.model.stop_training:
-        is_held = keys.count(" ") % 2 == 1
-        picture.title.set_text(title + HELD if is_held else title)
-        picture.render()
-        figure.canvas.blit(figure.bbox)
-        rest = FRAME_SECONDS if is_held else min(FRAME_SECONDS, due - time.perf_counter())
-        figure.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
-        is_over = "right" in keys if is_held else time.perf_counter() >= due
-    keys[:] = [key for key in keys if key == " "]
-    return max(due, time.perf_counter())
+
+    hears_every_end = True
+    is_open = False
+
+    def __init__(self, look, every=1):
+        super().__init__()
+        self.look = look
+        self.sees_weights_every = whole_number("every", every)
+
+    def on_train_begin(self, logs=None):
+        if not self.look.is_watching:
+            raise ValueError(f"{type(self).__name__} must stand behind its Look in the callbacks")
+        self.states = []
+        self.open()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.look.is_watching:  # it failed: there are no States to come
+            self.close()
+        is_last = epoch + 1 == self.params["epochs"]
+        if is_last or (epoch + 1) % self.sees_weights_every == 0:
+            self._show_latest()
+
+    def on_train_end(self, logs=None):
+        try:
+            self._show_latest()  # news if training was stopped
+        finally:
+            self.close()
+
+    def _show_latest(self):
+        if self.is_open and remember(self.states, self.look.latest()):
+            self.picture.set_states(self.states)
+            self.show()
 
 
-def window_figure():
-    """Return a figure in a new window that is not shown yet, or None where there can be none."""
+class Window(View):
+    """Shows the picture in a window, if there is a display, until it is closed.
+
+    The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
+    go when it is closed and when training has been stopped.
+
+    Args:
+        look, every: as of View.
+        while_held: a function that is called again and again while the window is held. Default:
+            None.
+    """
+
+    def __init__(self, look, every=1, while_held=None):
+        super().__init__(look, every)
+        self.while_held = while_held
+
+    def open(self):
+        self.is_held = False
+        canvas_class = window_canvas()
+        if canvas_class is None:
+            self.sees_weights_every = math.inf
+            return
+        self.canvas = new_window(canvas_class)
+        self.is_open = True
+        self.picture = Picture(self.look.measures, self.params["epochs"], self.canvas.figure)
+        self.picture.title.set_text("compiling")
+        self.canvas.mpl_connect("key_press_event", self._on_key)
+        self.canvas.mpl_connect("close_event", self._on_close)
+        self.canvas.manager.set_window_title("A generator learns")
+        self.canvas.manager.show()
+        self.canvas.flush_events()  # now the window has its size
+        self._show_until(time.perf_counter())
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if self.is_open and time.perf_counter() > self.due + FRAME_SECONDS:
+            self.due = time.perf_counter()
+            self.canvas.flush_events()  # between two frames, too, a window can be closed
+
+    def show(self):
+        if self.states[-1].epoch == self.params["epochs"]:
+            self._draw()  # `close` waits, when the models are saved
+        else:
+            self._show_until(self.due + FRAME_SECONDS)
+
+    def close(self):
+        try:
+            if self.is_open and self.states and self.states[-1].epoch == self.params["epochs"]:
+                self._show_until(self.due + LAST_SECONDS)
+        finally:
+            if self.is_open:
+                self.is_open = False
+                self.canvas.manager.destroy()
+
+    def _draw(self):
+        self.picture.render()
+        self.canvas.blit(self.canvas.figure.bbox)
+        self.canvas.flush_events()
+
+    def _show_until(self, due):
+        """Show the picture until a time of `time.perf_counter`, and longer while it is held."""
+        title = self.picture.title.get_text()
+        self.wants_next = False
+        is_over = False
+        while not is_over and self.is_open and not self.model.stop_training:
+            rest = FRAME_SECONDS
+            if self.is_held:
+                self.picture.title.set_text(title + HELD)
+            else:
+                self.picture.title.set_text(title)
+                rest = min(rest, due - time.perf_counter())
+            self.picture.render()
+            self.canvas.blit(self.canvas.figure.bbox)
+            self.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
+            is_over = time.perf_counter() >= due
+            if self.is_held:
+                is_over = self.wants_next
+                if self.while_held is not None:
+                    self.while_held()
+        self.due = max(due, time.perf_counter())
+
+    def _on_key(self, event):
+        if event.key == " ":
+            self.is_held = not self.is_held
+        elif event.key == "right":
+            self.wants_next = True
+        elif event.key in plt.rcParams["keymap.quit"]:
+            self.canvas.manager.destroy()
+
+    def _on_close(self, event):
+        if self.is_open:  # the user closed it
+            self.is_open = False
+            self.sees_weights_every = math.inf
+            self.canvas.stop_event_loop()
+            LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
+
+
+def window_canvas():
+    """Return the class of canvas to open windows with, None where there can be no window."""
     if threading.current_thread() is not threading.main_thread():
         return None
     chosen = matplotlib.get_backend(auto_select=False)
-    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        plt.draw_if_interactive()  # loads the backend; in a notebook it makes the user's plots show
-        with style.context("default"), plt.ioff():
-            figure = plt.figure(figsize=SIZE)
+        plt.draw_if_interactive()  # Loads the backend. In a notebook the user's plots show then.
+        canvas_class = backend_registry.load_backend_module(matplotlib.get_backend()).FigureCanvas
     except ImportError:
         return None
-    finally:
-        if on_interrupt:  # wx lets Ctrl-C kill the program
-            signal.signal(signal.SIGINT, on_interrupt)
-    canvas = figure.canvas
-    can_blit = isinstance(canvas, FigureCanvasAgg) and canvas.supports_blit
-    if can_blit and canvas.required_interactive_framework:
-        return figure
-    plt.close(figure)
+    can_blit = issubclass(canvas_class, FigureCanvasAgg) and canvas_class.supports_blit
+    if can_blit and canvas_class.required_interactive_framework:
+        return canvas_class
     if chosen is None and os.environ.get("DISPLAY") and not importlib.util.find_spec("_tkinter"):
         LOG.info("no live window: there is no tkinter (on Debian, install python3-tk)")
     return None
 
 
-def animation(look, path):
-    """View: writes its States to a GIF file when training ends. The last one stays for a while."""
-    picture = Picture(look.measures, look.epochs)
-    picture.figure.set_dpi(90)  # a frame is smaller than the window, to be drawn and sent faster
-    frames = []
+def new_window(canvas_class):
+    """Return the canvas of a new window that is not shown yet. pyplot does not know the window."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        while True:
-            yield from next_state(look, picture)
-            frames.append(picture.image().quantize(64, Image.Quantize.FASTOCTREE))
+        with PROCESS_LOCK, style.context("default"), plt.ioff():
+            return canvas_class.new_manager(plt.Figure(SIZE), 0).canvas
     finally:
-        if frames:
-            first, *others = frames
+        if on_interrupt:  # wx lets Ctrl-C kill the program
+            signal.signal(signal.SIGINT, on_interrupt)
+
+
+class NotebookCell(View):
+    """Shows the picture below a notebook's cell, updated in place."""
+
+    def open(self):
+        ipython = sys.modules["IPython"]
+        self.picture = Picture(self.look.measures, self.params["epochs"])
+        self.cell = ipython.display.display(self.picture.image(), display_id=True)
+        self.is_open = True
+
+    def show(self):
+        due = time.perf_counter() + FRAME_SECONDS
+        self.cell.update(self.picture.image())
+        time.sleep(max(0, due - time.perf_counter()))
+
+    def close(self):
+        self.is_open = False
+
+
+class Animation(View):
+    """Writes a GIF file of the training when it ends. The last frame stays for a while.
+
+    Args:
+        look: the Look.
+        path: the file.
+        every: epochs from one frame to the next. Default: 1. Frames are held in memory.
+    """
+
+    def __init__(self, look, path, every=1):
+        super().__init__(look, every)
+        self.path = Path(path)
+
+    def open(self):
+        self.picture = Picture(self.look.measures, self.params["epochs"])
+        self.picture.figure.set_dpi(90)  # smaller than the window, to be drawn and sent faster
+        self.frames = []
+        self.is_open = True
+
+    def show(self):
+        self.frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
+
+    def close(self):
+        if self.is_open and self.frames:
+            first, *others = self.frames
             durations = [1000 * FRAME_SECONDS] * len(others) + [1000 * LAST_SECONDS]
-            with replacing(Path(path)) as (file,):
+            with replacing(self.path) as (file,):
                 first.save(file, save_all=True, append_images=others, duration=durations, loop=0)
-            LOG.info(f"animation saved in {path}")
+            LOG.info(f"animation saved in {self.path}")
+        self.frames = []
+        self.is_open = False
+
+
+def live_picture(look, every=1, while_held=None):
+    """Return the view that suits the place: a window or, in a notebook without one, its cell."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        with suppress(Exception):  # a Window fails in the same way, and then it is reported
+            if window_canvas() is None:
+                return NotebookCell(look, every)
+    return Window(look, every, while_held)
+
+
+class TrainingCSV(keras.callbacks.Callback):
+    """Writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA if it was not measured."""
+
+    sees_weights_every = math.inf
+    hears_every_end = True
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = Path(path)
+        self.file = None
+
+    def on_train_begin(self, logs=None):
+        self.path.write_text("")
+        # Appending writes at the end of the file, even if another run has emptied it meanwhile.
+        self.file = self.path.open("a", buffering=1)
+        self.file.write("epoch,dis_loss,gen_loss,w1\n")
+        LOG.info(f"losses go to {self.path}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        w1 = logs.get("w1", "NA")
+        self.file.write(f"{epoch + 1},{logs['dis_loss']},{logs['gen_loss']},{w1}\n")
+
+    def on_train_end(self, logs=None):
+        if self.file is not None:
+            self.file.close()
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """One line that updates on a terminal; elsewhere a log line every tenth of the training.
+
+    Args:
+        as_bar: whether it is always the line of Keras's `fit`. Default: False.
+        sliced: prefix of the distance's name. Default: none.
+    """
+
+    sees_weights_every = math.inf
+    hears_every_end = True
+
+    def __init__(self, as_bar=False, sliced=""):
+        super().__init__()
+        self.as_bar = as_bar
+        self.labels = {"dis_loss": "dis_loss", "gen_loss": "gen_loss", "w1": f"{sliced}W1"}
+
+    def on_train_begin(self, logs=None):
+        self.done = 0
+        self.bar = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        epochs = self.params["epochs"]
+        tenth = self.done * 10 // epochs
+        self.done = epoch + 1
+        values = [(label, logs[key]) for key, label in self.labels.items() if key in logs]
+        is_terminal = sys.stdout is not None and sys.stdout.isatty()
+        if epoch == 0 and (self.as_bar or is_terminal):
+            # Created after the first epoch, so that its estimate does not include compiling.
+            latest = self.labels.values()  # not averaged
+            self.bar = keras.utils.Progbar(epochs, 10, stateful_metrics=latest, unit_name="epoch")
+        if self.bar is not None:
+            self.bar.update(self.done, values)
+        elif self.done * 10 // epochs > tenth:
+            shown = ", ".join(f"{label} = {value:.4f}" for label, value in values)
+            LOG.info(f"epoch {self.done} of {epochs}: {shown}")
+
+    def on_train_end(self, logs=None):
+        if self.bar is not None and self.done < self.params["epochs"]:
+            self.bar.update(self.done, finalize=True)
+
+
+class Dispensable(keras.callbacks.Callback):
+    """Hands every hook to a callback that training can do without.
+
+    If that callback fails, the failure is reported, the callback is ended once, and it is left out.
+
+    Args:
+        callback: one of those above.
+        failure: what the log says if it fails.
+    """
+
+    hears_every_end = True
+
+    def __init__(self, callback, failure):
+        super().__init__()
+        self.callback = callback
+        self.failure = failure
+        self.has_failed = False
+
+    @property
+    def sees_weights_every(self):
+        if self.has_failed:
+            return math.inf
+        return self.callback.sees_weights_every
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.callback.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        self.callback.set_params(params)
+
+    def on_train_begin(self, logs=None):
+        self._hand_on("on_train_begin", logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._hand_on("on_epoch_end", epoch, logs)
+
+    def on_train_end(self, logs=None):
+        self._hand_on("on_train_end", logs)
+
+    def _hand_on(self, hook, *arguments):
+        if self.has_failed:
+            return
+        try:
+            getattr(self.callback, hook)(*arguments)
+        except FAILURES as error:
+            report(self.failure, error)
+            self.has_failed = True
+            if hook != "on_train_end":
+                with suppress(*FAILURES):  # one report is enough
+                    self.callback.on_train_end()
 
 
 # ---------------------------------------------------------------------------------------
 # 8. The program
 #
 # It tries the places it will write to, trains, saves what was trained, and draws it. Where failures
-# are decided (each makes the exit status 1, if nothing else is said):
+# are decided (each makes the exit status 1, unless noted):
 #
-# - A place that cannot be written ends the run before training: `make_and_try_places`.
-# - A window, notebook, CSV file or animation that fails is dropped, and training goes on:
-#   `Look._send`, or `Look.on_train_end` while it closes. A GAN that cannot be measured:
-#   `Look._look`. A missing display is no failure: `window_figure`.
+# - A place that cannot be written ends the run before training: `try_places`.
+# - A window, notebook, CSV file or animation that fails is left out, and training goes on:
+#   `Dispensable`. So is a Look that cannot measure the GAN, and its views close: `Look.latest`. A
+#   missing display is no failure: `window_canvas`.
 # - A graph that cannot be drawn is left out: `draw_graph`. So is the picture of the end: `run`.
-# - Weights that are not finite end training: `check_outputs`. What is saved then, after a signal,
+# - XLA that cannot compile the GAN is no failure: `TracedEpochs`.
+# - Weights that are not finite end training: `check_results`. What is saved then, after a signal,
 #   and on a full disk: `Keeper`. The status after a signal is 128 plus its number.
-# - `kill -9` leaves what was saved in the last minute or before. Of two runs in one folder the last
-#   save wins; if their files are mixed, `read_networks` says so.
+# - A second Ctrl-C raises KeyboardInterrupt, which `main` turns into the status 130: `Keeper`.
+# - `kill -9`, or a display that dies, leaves what was saved in the last ten seconds or before. Of
+#   two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
 
 CSV_FILE = "training.csv"
-SAVE_SECONDS = 60  # between two saves during training
+SAVE_SECONDS = 10  # between two saves during training
 
 
 def parse_args(argv=None):
@@ -1491,7 +2111,8 @@ def parse_args(argv=None):
     add("-s", "--seed", type=int, help="the same seed repeats a run on the same machine")
     add("-o", "--output", default="img/gan_results.png", help=".png, .pdf or .svg")
     add("-gif", "--gif", help="animation of the training")
-    add("-every", "--plot_every", type=int, default=1, help="draw a frame every N epochs")
+    add("-every", "--plot_every", type=int, default=1, help="draw a frame every N epochs; a "
+         "window shows each for 0.05 s, so 10 is faster than 1")
     add("-r", "--resume", action="store_true", help="go on from the models in --model_dir; with "
          "-e 0, just draw them")
     # fmt: on
@@ -1500,8 +2121,10 @@ def parse_args(argv=None):
     least = 0 if args.resume and args.gif is None else 1
     try:
         whole_number("-e/--epoch", args.epoch, least)
-        for name in ("batch_size", "step_per", "noise_dim", "plot_every"):
-            whole_number(f"--{name}", getattr(args, name))
+        whole_number("-b/--batch_size", args.batch_size)
+        whole_number("-k/--step_per", args.step_per)
+        whole_number("-n/--noise_dim", args.noise_dim)
+        whole_number("-every/--plot_every", args.plot_every)
         whole_number("-s/--seed", args.seed or 0, 0, 2**32 - 1)
         if Path(args.output).suffix.lower() not in (".png", ".pdf", ".svg"):
             raise ValueError(f"-o/--output: expected .png, .pdf or .svg, got {args.output!r}")
@@ -1516,8 +2139,12 @@ def parse_args(argv=None):
     return args
 
 
-def make_and_try_places(args):
-    """Make the folders of all that the run will write, and try to write there."""
+def try_places(args):
+    """Make the folders of all that the run will write, and write there once.
+
+    Raises an OSError that names the flag if a place cannot be written, or models to resume from are
+    missing.
+    """
     models = [Path(args.model_dir, name) for name in MODEL_FILES]
     if args.resume:
         for path in models:
@@ -1550,130 +2177,186 @@ class Keeper(keras.callbacks.Callback):
 
     One rule decides: the models are saved if an epoch finished before the first signal and all
     weights are finite. Otherwise the files stay as they are. A signal ends training when the
-    running call of `_run_epochs` ends, and a second Ctrl-C ends the program.
+    running call into TensorFlow ends. A second Ctrl-C goes to whoever heard Ctrl-C before, which
+    raises a KeyboardInterrupt. It waits while models are being saved.
 
     Attributes:
-        gan: the GANModel to save, once a minute and when training ends.
-        came: the numbers of the signals that came.
+        gan: the GANModel to save, every ten seconds and when training ends.
+        signals: the numbers of the signals, in their order.
         trained: how many epochs were trained.
-        trained_in_time: whether one was done before any signal came.
-        has_models: whether training left something to save.
-        saved_in: the folder, when training has ended and the models are saved there.
+        may_save: whether an epoch finished before the first signal.
+        has_result: whether training has ended and left weights that are finite.
     """
 
     sees_weights_every = math.inf
+    hears_every_end = True
     gan = None
     trained = 0
-    trained_in_time = False
-    has_models = False
-    saved_in = None
+    may_save = False
+    has_result = False
 
     def __init__(self, folder):
         super().__init__()
         self.folder = folder
-        self.due = time.monotonic() + SAVE_SECONDS
-        self.came = []
+        self.saved_epoch = 0
+        self.next_save = time.monotonic() + SAVE_SECONDS
+        self.signals = []
+        self.heard_before = {}
+        self.is_busy = False
 
     @contextmanager
     def hear_signals(self):
         """Within this context signals end training. Outside the main thread there are none."""
         is_main_thread = threading.current_thread() is threading.main_thread()
-        with ExitStack() as undo:
+        try:
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)  # Windows has no SIGHUP
                 # nohup ignores SIGHUP, and so do we then.
                 if number and is_main_thread and signal.getsignal(number) != signal.SIG_IGN:
-                    handler = signal.signal(number, self._on_signal)
-                    undo.callback(signal.signal, number, handler)
+                    self.heard_before[number] = signal.signal(number, self._on_signal)
             yield
+        finally:
+            for number, handler in self.heard_before.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number, frame):
-        # Raise nothing here: TensorFlow swallows an exception that is raised while it compiles.
-        self.came.append(number)
-        if number == signal.SIGINT:  # only this one: closing a terminal sends SIGHUP twice
-            signal.signal(number, signal.SIG_DFL)
+        # Raise nothing at the first one: TensorFlow swallows an exception while it compiles.
+        self.signals.append(number)
         if self.model:
             self.model.stop_training = True
+        self._hand_on()
+
+    def _hand_on(self):
+        """Hand a second Ctrl-C to whoever heard it before."""
+        if self.signals.count(signal.SIGINT) > 1 and not self.is_busy:
+            signal.signal(signal.SIGINT, self.heard_before[signal.SIGINT])
+            signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def _uninterrupted(self):
+        """Within this context a second Ctrl-C waits."""
+        self.is_busy = True
+        try:
+            yield
+        finally:
+            self.is_busy = False
+            self._hand_on()
 
     def on_train_begin(self, logs=None):
-        self.model.stop_training = bool(self.came)
+        self.model.stop_training = bool(self.signals)
+        self.epochs_before = self.gan.epochs_done
 
     def on_epoch_end(self, epoch, logs=None):
         self.trained = epoch + 1
-        if not self.came:
-            self.trained_in_time = True
-        if self.trained_in_time and time.monotonic() >= self.due:
-            self.due = time.monotonic() + SAVE_SECONDS
-            try:
-                self.gan.save_model(self.folder)
-            except Exception as error:  # it is tried again
-                LOG.warning("the models are not saved yet: %s", reason(error))
+        if not self.signals:
+            self.may_save = True
+        self.save_when_due()
+
+    def save_when_due(self):
+        """Save what was trained since the last save, every ten seconds."""
+        is_due = time.monotonic() >= self.next_save
+        if self.may_save and is_due and self.trained > self.saved_epoch:
+            self.next_save = time.monotonic() + SAVE_SECONDS
+            with self._uninterrupted():
+                try:
+                    self.gan.save_model(self.folder)
+                    self.saved_epoch = self.gan.epochs_done - self.epochs_before
+                except Exception as error:  # it is tried again
+                    LOG.warning("the models are not saved yet: %s", reason(error))
 
     def on_train_end(self, logs=None):
+        with self._uninterrupted():
+            self.has_result = self.may_save and all_finite(self.model.get_weights())
+            if self.has_result:
+                self._save_result()
+            else:
+                self._say_what_is_left()
+
+    def _save_result(self):
         """Save in the folder or, if that fails, in a new temporary one."""
-        self.has_models = self.trained_in_time and all_finite(self.model.get_weights())
-        if not self.has_models:
-            why = "training failed at once"
-            if self.trained_in_time:
-                why = "weights are not finite"
-            elif self.came:
-                why = "interrupted before the first epoch was done"
-            LOG.warning(f"nothing saved: {why}; {self.folder} stays as it is")
-            return
-        with reported(f"cannot save the models in {self.folder}"):
+        try:
             self.gan.save_model(self.folder)
-            self.saved_in = self.folder
-            return
-        # An error was reported: try another folder.
-        with reported("cannot save the models elsewhere"), ExitStack() as undo:
-            folder = tempfile.mkdtemp(prefix="gan_models_")
-            undo.callback(os.rmdir, folder)
-            self.gan.save_model(folder)
-            undo.pop_all()
-            LOG.error(f"the models are saved in {folder} instead")
+            LOG.info(f"models saved in {self.folder}")
+        except FAILURES as error:
+            report(f"cannot save the models in {self.folder}", error)
+            with reported("cannot save the models elsewhere"), ExitStack() as undo:
+                folder = tempfile.mkdtemp(prefix="gan_models_")
+                undo.callback(os.rmdir, folder)
+                self.gan.save_model(folder)
+                undo.pop_all()
+                LOG.error(f"the models are saved in {folder} instead")
+
+    def _say_what_is_left(self):
+        why = "training failed at once"
+        if self.may_save:
+            why = "weights are not finite"
+        elif self.signals:
+            why = "the signal came before the first epoch was done"
+        left = "is unchanged"
+        if self.saved_epoch:
+            left = f"holds the models after epoch {self.saved_epoch}"
+        LOG.warning(f"nothing saved: {why}; {self.folder} {left}")
 
 
 def run(args):
     """Try the places, train, save what was trained, and draw it. Returns the exit status."""
     keeper = Keeper(args.model_dir)
     with keeper.hear_signals():
-        make_and_try_places(args)
+        try_places(args)
         if args.seed is not None:
             keras.utils.set_random_seed(args.seed)
         samples = make_samples(args.batch_size * BATCHES, args.noise_dim, args.seed)
         gan = keeper.gan = make_gan(args.noise_dim, args.log_dir)
         if args.resume:
             gan.load_model(args.model_dir)
-        look = Look(gan, samples, views=make_views(args))
+        look = Look(gan, samples)
         if args.epoch:
             settings = args.epoch, args.batch_size, args.step_per
-            with reported("training failed"):
-                gan.train(samples, *settings, callbacks=[keeper, look])
-            if keeper.came and keeper.trained_in_time:
+            with reported("training failed"), memory_advice():
+                gan.train(samples, *settings, callbacks=list_callbacks(args, keeper, look))
+            if keeper.signals and keeper.may_save:
                 LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
-            if keeper.saved_in:
-                LOG.info(f"models saved in {keeper.saved_in}")
-        if not args.epoch or keeper.has_models:
+        if not args.epoch or keeper.has_result:
             with reported(f"cannot draw the picture {args.output}"):
                 title = make_title(args, keeper.trained, log_result(gan, look))
                 save_picture(gan, samples, args.output, title, look.history)
     if FAILED:
         return 1
-    return 128 + keeper.came[0] if keeper.came else 0
+    return 128 + keeper.signals[0] if keeper.signals else 0
 
 
-def make_views(args):
-    """Return the views of a run, as a Look takes them."""
-    views = {
-        "the progress line": (progress_line, 0),
-        "the live picture": (live_picture, args.plot_every),
-    }
-    if args.gif is not None:
-        views[args.gif] = (partial(animation, path=args.gif), args.plot_every)
+def list_callbacks(args, keeper, look):
+    """Return the callbacks of a run, in the order in which they work.
+
+    The Keeper comes first: it saves before anything fails or waits. The Look comes before those
+    that show its States and distances. The window comes last, as it waits.
+    """
+    callbacks = [
+        keeper,
+        Dispensable(look, "the pictures stop here"),
+        Dispensable(ProgressLine(), "the progress line failed"),
+    ]
     if args.log_dir is not None:
         path = Path(args.log_dir, CSV_FILE)
-        views[str(path)] = (partial(training_csv, path=path), 0)
-    return views
+        callbacks.append(Dispensable(TrainingCSV(path), f"{path} failed"))
+    if args.gif is not None:
+        animation = Animation(look, args.gif, args.plot_every)
+        callbacks.append(Dispensable(animation, f"{args.gif} failed"))
+    live = live_picture(look, args.plot_every, keeper.save_when_due)
+    callbacks.append(Dispensable(live, "the live picture failed"))
+    return callbacks
+
+
+@contextmanager
+def memory_advice():
+    """Say what helps if the block needs too much memory."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise MemoryError(
+            "too much for the memory, try a smaller -b/--batch_size, -k/--step_per or "
+            f"-n/--noise_dim: {reason(error)}"
+        ) from error
 
 
 def make_title(args, trained, w1):
@@ -1687,13 +2370,13 @@ def make_title(args, trained, w1):
 def log_result(gan, look):
     """Log in one line what the generator has learned. Returns W1."""
     generated = gan.generator_model(look.noise).numpy()
-    judged = gan.discriminateor_model(generated).numpy()
+    d_output = gan.discriminateor_model(generated).numpy()
     real = look.measures.real
     w1 = look.measures.distance(generated)
     LOG.info(
         f"generated: mean {generated.mean():.3f}, standard deviation {generated.std():.3f}; "
         f"real: mean {real.mean():.3f}, standard deviation {real.std():.3f}; "
-        f"Wasserstein-1 distance {w1:.3f}; D's mean output {judged.mean():.3f}"
+        f"Wasserstein-1 distance {w1:.3f}; D's mean output {d_output.mean():.3f}"
     )
     return w1
 
@@ -1706,14 +2389,19 @@ def main(argv=None):
     LOG.setLevel(level)
     keras.config.set_floatx("float32")  # whatever keras.json says
     keras.config.set_epsilon(1e-7)
-    # Everything the imports made lives as long as the program. Keep the garbage collector from
-    # scanning it.
-    gc.freeze()
     FAILED.clear()
-    with reported("the run failed"):
-        return run(args)
-    return 1
+    try:
+        with memory_advice():
+            return run(args)
+    except KeyboardInterrupt:  # the second Ctrl-C
+        return 128 + signal.SIGINT
+    except FAILURES as error:
+        report("the run failed", error)
+        return 1
 
 
 if __name__ == "__main__":
+    # Everything the imports made lives as long as the program. Keep the garbage collector from
+    # scanning it.
+    gc.freeze()
     sys.exit(main())
