@@ -34,7 +34,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads this when it is imported
@@ -381,9 +381,8 @@ class GANModel:
         step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
         callback_list = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
-        if self._traced is None:
-            self._traced = TracedEpochs(self._run_epochs, self)
-        self._traced.expect(epochs * step_per)
+        run_epochs = self._traced = self._traced or TracedEpochs(self._run_epochs, self)
+        run_epochs.expect(epochs * step_per)
         epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         if plot:
             epochs_per_call = 1  # to keep what every epoch generated
@@ -395,7 +394,7 @@ class GANModel:
                 count = min(epochs_per_call, epochs - done, epochs_until_seen(callback_list, done))
                 pick_batches(picks[:count], len(noise))
                 begin_epoch(callback_list, done)
-                results = self._traced(noise, real, picks, count)
+                results = run_epochs(noise, real, picks, count)
                 for row, (dis_loss, gen_loss) in enumerate(self._keep(results, count, plot)):
                     if row > 0:
                         begin_epoch(callback_list, done)
@@ -419,7 +418,7 @@ class GANModel:
             self.train_status["gen_result"].append(generated)
             self.train_status["dis_result"].append(d_output)
         weights = self.generator_training_model.get_weights()
-        check_results(records, [generated, d_output, *weights], self.epochs_done)
+        check_results(records, [generated, d_output, *weights])
         return records[:, :2].tolist()
 
     def save_model(self, path_dir):
@@ -603,9 +602,7 @@ def packed_optimizer(optimizer):
             f"Keras cannot copy the optimizer: make one for each model ({reason(error)})"
         ) from error
     if getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
-        LOG.warning(
-            f"the copy of {optimizer.name} decays all weights: exclude_from_weight_decay was not copied"
-        )
+        LOG.warning(f"the copy of {optimizer.name} decays all weights: exclude them from it anew")
     return packed
 
 
@@ -863,7 +860,7 @@ def all_finite(arrays):
     return all(np.isfinite(array).all() for array in arrays)
 
 
-def check_results(records, arrays, epoch):
+def check_results(records, arrays):
     """Raise an error if D's output is no probability, or if training has diverged."""
     if records[:, 2].max() > 0.001:  # less is due to rounding
         raise ValueError(
@@ -871,7 +868,7 @@ def check_results(records, arrays, epoch):
             'end in a probability, such as Dense(1, activation="sigmoid")'
         )
     if not all_finite([records, *arrays]):
-        raise FloatingPointError(f"training diverged by epoch {epoch}")
+        raise FloatingPointError("training diverged: a loss, an output or a weight is not finite")
 
 
 # ---------------------------------------------------------------------------------------
@@ -1207,35 +1204,59 @@ def fitted(array, variable):
 # ---------------------------------------------------------------------------------------
 # 6. Pictures
 #
-# Measures turns what a GAN says into a State, and a Picture draws States: generated green, real
-# black, D red.
+# Measures turns the outputs of a GAN into a State, and a Picture draws States: generated green,
+# real black, D red.
 
 SHOWN = 20_000  # rows of a data set, at most
-BINS = 40
-POINTS = {1: 201, 2: 60}  # points along each axis at which D is asked, by the numbers of a sample
-TRAIL = 20  # epochs
+BINS = 40  # at most
+ENOUGH = 20  # samples in a bin, real and generated together, from which the optimal D is drawn
+POINTS = {1: 201, 2: 60}  # points along each axis at which D is asked, keyed by signal_dim
+TRAIL = 20  # epochs before the last one that a curve's trail shows
 STAGES = (0.025, 0.05, 0.1, 0.25, 0.5, 1)  # parts of a run that the strip shows
 SIZE = (8, 4.5)  # inches
 STRIP_HEIGHT = 1.7  # inches
-STYLE = [
-    "default",
-    {
-        "axes.titlesize": "medium",
-        "legend.fontsize": "small",
-        "lines.markersize": 3,
-    },
+# Where the panels are, in parts of the figure, and in parts of the strip.
+MARGINS = {"left": 0.13, "right": 0.965, "bottom": 0.12, "top": 0.87}
+STRIP_MARGINS = {"left": 0.13, "right": 0.965, "bottom": 0.06, "top": 0.76}
+ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}  # legends that cover no data
+LEGEND_HEIGHT = 19  # points
+ROOM_FOR_MARKS = 1.05  # how far an axis of shares goes beyond its top
+PLAIN = "{x:.7g}"  # numbers without a power of ten, as precise as float32
+DIGIT_WIDTH = 0.085  # inches
+GREY = "0.6"  # what D and the distance are compared with
+# D's output over the plane. The colour-blind, too, tell magenta from green dots and black dots.
+SHADES = matplotlib.colors.LinearSegmentedColormap.from_list("D", ["white", "magenta"])
+STYLE = {
+    "axes.titlesize": "medium",
+    "legend.borderaxespad": 0.2,
+    "legend.fontsize": "small",
+    "legend.frameon": False,
+    "lines.markersize": 3,
+    "xtick.labelsize": "small",
+    "ytick.labelsize": "small",
+}
+# The user's fonts stay, because other fonts may lack the letters of the title. A font that lacks
+# the minus sign needs `axes.unicode_minus`.
+KEPT = [
+    "font.family",
+    "font.serif",
+    "font.sans-serif",
+    "font.cursive",
+    "font.fantasy",
+    "font.monospace",
+    "axes.unicode_minus",
 ]
 
 
-class State(collections.namedtuple("State", "epoch w1 generated decision")):
+class State(collections.namedtuple("State", "epoch w1 generated d_output")):
     """What there is to see of a GAN after an epoch.
 
     Attributes:
         epoch: number of the epoch, from 1.
         w1: distance of the generated samples from the real ones; see `wasserstein`.
-        generated: for samples of one number, the share of samples in each bin, `(BINS,)`;
+        generated: for samples of one number, the share of samples in each bin, `(bins,)`;
             otherwise the two numbers of each sample that the picture shows, `(n, 2)`.
-        decision: D's output at the points of the Measures, `(points,)`.
+        d_output: D's output at the points of the Measures, `(points,)`.
     """
 
 
@@ -1246,11 +1267,13 @@ class Measures:
         real: the real samples.
         dim: dimension of a sample, `signal_dim`.
         limits: the ends of each number's axis, `(signal_dim, 2)`.
-        shown: which numbers of a sample a scatter shows: the two that vary most.
-        points: the points at which D is asked, `(points, signal_dim)`: along the axis of samples of
-            one number, all over the plane of two, one of more.
-        edges: the edges of the bins of samples of one number, `(BINS + 1,)`.
-        sliced: what the name of the distance begins with for samples of several numbers.
+        shown: the columns that a scatter shows; see `most_varying`.
+        points: the points at which D is asked, `(points, signal_dim)`. For samples of one number
+            they lie along the axis. For two numbers they are a grid over the plane. For more
+            numbers there is a single one, which is not drawn.
+        edges, centres: of the bins of samples of one number, `(bins + 1,)` and `(bins,)`.
+        real_shares: the share of real samples in each bin, `(bins,)`.
+        sliced: prefix of the distance's name, "sliced " for samples of several numbers.
     """
 
     def __init__(self, real):
@@ -1260,14 +1283,34 @@ class Measures:
         self.real = real
         self.dim = dim
         self.limits = np.stack([low - margin, high + margin], axis=1)
-        self.shown = np.sort(np.argsort(-real.std(axis=0), kind="stable")[:2])
-        self.edges = np.linspace(*self.limits[0], BINS + 1)
+        self.shown = most_varying(real)
+        if dim == 1:
+            self.edges = np.linspace(*self.limits[0], BINS + 1)
+            if np.array_equal(real, np.round(real)):
+                self.edges = whole_edges(*self.limits[0])
+                self.limits = self.edges[None, [0, -1]]
+            self.centres = (self.edges[:-1] + self.edges[1:]) / 2
+            self.real_shares = self.shares(real)
         self.points = real[:1]
         if dim in POINTS:
             axes = [np.linspace(*ends, POINTS[dim], dtype="float32") for ends in self.limits]
             self.points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, dim)
         self.sliced = "sliced " if dim > 1 else ""
         self._sorted_real = along_directions(real)
+
+    @cached_property
+    def floor(self):
+        """Mean distance of two sets of n real samples. At this distance nothing is left to learn.
+
+        Of n samples drawn from the real ones with replacement, a share p lies below a number, give
+        or take chance: the shares of two sets differ by sqrt(4 * p * (1 - p) / (pi * n)) on
+        average. The distance is the integral of that difference (Vallender, 1974).
+        """
+        rows = len(self.real)
+        below = np.arange(1, rows) / rows
+        differences = np.sqrt(4 / math.pi * below * (1 - below) / rows)
+        gaps = np.diff(self._sorted_real, axis=1)
+        return float((gaps @ differences).mean())
 
     def distance(self, generated):
         """Return the distance of as many generated samples; see `wasserstein`."""
@@ -1279,11 +1322,35 @@ class Measures:
         inside = np.clip(samples.astype("float64"), *self.edges[[0, -1]])
         return np.histogram(inside, self.edges)[0] / len(samples)
 
-    def state(self, generated, decision, epoch=0):
-        """Return the State of a GAN from what `predict` says of it."""
+    def state(self, generated, d_output, epoch=0):
+        """Return the State of a GAN from its outputs, which `predict` returns."""
         generated = np.asarray(generated)
         shown = self.shares(generated) if self.dim == 1 else generated[:, self.shown]
-        return State(epoch, self.distance(generated), shown, np.asarray(decision)[:, 0])
+        return State(epoch, self.distance(generated), shown, np.asarray(d_output)[:, 0])
+
+
+def most_varying(samples):
+    """Return the two columns of samples that vary most, or the only one, in ascending order.
+
+    Columns whose standard deviations differ by less than a tenth count as equal, and the first of
+    them are taken. The order of standardized columns would be that of their rounding errors.
+    """
+    spread = samples.std(axis=0, dtype="float64")
+    chosen = []
+    for _ in spread[:2]:
+        first = np.argmax(spread >= 0.9 * spread.max())
+        chosen.append(first)
+        spread[first] = -1
+    return np.sort(chosen)
+
+
+def whole_edges(low, high):
+    """Return the edges of bins for whole numbers. Every bin holds equally many of them.
+
+    Otherwise some bins would hold one more than others, and a smooth hump would look like a comb.
+    """
+    width = np.ceil((high - low + 2) / BINS)
+    return np.arange(np.floor(low) - 0.5, high + width, width)
 
 
 def predict(gan, noise, points):
@@ -1324,63 +1391,116 @@ def shown_rows(gan, sample_list):
     return noise[::step], real[::step]
 
 
-def use_plain_numbers(axis):
-    """Let an axis have few ticks and no power of ten beside it: its numbers may be long."""
-    axis.get_major_locator().set_params(nbins=5)
-    axis.set_major_formatter("{x:.7g}")
+@contextmanager
+def own_style():
+    """Draw what the block draws in the style of these pictures, with the user's fonts."""
+    with PROCESS_LOCK:
+        kept = {name: plt.rcParams[name] for name in KEPT}
+        with style.context(["default", STYLE, kept]):
+            yield
 
 
-def add_curve(axes, x, form, label):
-    """Add a curve that moves. Returns a function that shows it, with earlier ones as its trail."""
+class RoomyLocator(ticker.AutoLocator):
+    """Ticks of a horizontal axis: about five, or as many as their numbers have room."""
+
+    def __call__(self):
+        axes = self.axis.axes
+        room = axes.bbox.width / (axes.figure.dpi * DIGIT_WIDTH)
+        for nbins in (5, 4, 3, 2, 1):
+            self.set_params(nbins=nbins, min_n_ticks=1)
+            ticks = super().__call__()
+            if sum(len(PLAIN.format(x=tick)) + 1 for tick in ticks) < room:
+                break
+        return ticks
+
+
+def use_plain_numbers(axes):
+    """Let axes have few ticks and no power of ten beside them: their numbers may be long."""
+    axes.xaxis.set(major_locator=RoomyLocator(), major_formatter=PLAIN)
+    axes.locator_params("y", nbins=5)
+    axes.yaxis.set_major_formatter(PLAIN)
+
+
+def add_curve(axes, x, form, label, top=1):
+    """Add a curve that moves, and its trail. The curve is cut off at the top.
+
+    Returns a function that shows the curve's last values, and the earlier ones as a trail with
+    these alphas.
+    """
     (line,) = axes.plot([], [], form, label=label, animated=True)
     trail = LineCollection([], color=line.get_color(), linewidths=0.7, animated=True)
     axes.add_collection(trail, autolim=False)
 
     def show(curves, alphas):
-        *earlier, now = [np.c_[x, curve] for curve in curves]
-        line.set_data(*now.T)
-        trail.set(segments=earlier, alpha=alphas or None)
+        *earlier, now = curves
+        line.set_data(x, np.minimum(now, top))
+        trail.set(segments=[np.c_[x, curve] for curve in earlier], alpha=alphas or None)
 
     return show
 
 
-def draw_histograms(upper, lower, measures):
+def within_trail(states):
+    """Return the last State, and those before it that stay as its trail."""
+    return [state for state in states if states[-1].epoch - state.epoch <= TRAIL]
+
+
+def top_share(measures, states=()):
+    """Return the top of an axis of shares: three times the highest real share, 1 at most.
+
+    If these States are all that the axis shows, it is no higher than they need.
+    """
+    highest = measures.real_shares.max()
+    shown = [state.generated.max() for state in states] or [math.inf]
+    return min(1, 3 * highest, max(highest, *shown))
+
+
+def where_beyond(shares, top):
+    """Return the top for each share that is higher, nan for the others: where marks belong."""
+    return np.where(shares > top, top, math.nan)
+
+
+def optimal_d(measures, generated):
+    """Return the D that is optimal for the shares of real and of generated samples.
+
+    In each bin it says real / (real + generated) (Goodfellow et al. 2014, proposition 1). It is nan
+    where both together have fewer than `ENOUGH` samples: chance would make it 0 or 1 there.
+    """
+    both = measures.real_shares + generated
+    is_enough = np.round(len(measures.real) * both) >= ENOUGH
+    return measures.real_shares / np.where(is_enough, both, math.nan)
+
+
+def draw_histograms(upper, lower, measures, top):
     """Draw samples of one number: the share in each bin on one axes, D's output on another.
 
     Returns a function that shows States: the last one, and those before it as its trail.
     """
-    centres, real, top = real_histogram(measures)
-    upper.plot(centres, real, "ko-", label="real")
-    show_generated = add_curve(upper, centres, "go-", "generated")
-    upper.set(ylim=(0, 1.02 * top), xticklabels=[], ylabel="share of samples")
-    lower.axhline(0.5, color="0.6", linestyle=":", linewidth=1, label="0.5: cannot tell")
-    (optimal,) = lower.plot([], [], color="0.6", label="optimal D", animated=True)
-    show_decision = add_curve(lower, measures.points[:, 0], "r--", "D")
-    lower.set(ylim=(-0.05, 1.45), yticks=(0, 0.5, 1), ylabel="D's output")
-    lower.set_xlabel("sample (the outermost bins include everything beyond)")
-    use_plain_numbers(lower.xaxis)
-    for axes in (upper, lower):
-        axes.set_xlim(measures.edges[[0, -1]])
-        axes.legend(loc="upper right", ncols=3)
+    centres = measures.centres
+    upper.plot(centres, measures.real_shares, "ko-", label="real")
+    show_generated = add_curve(upper, centres, "go-", "generated", top)
+    (marks,) = upper.plot([], [], "g^", markersize=7, label="higher than shown", animated=True)
+    upper.set(ylim=(0, ROOM_FOR_MARKS * top), ylabel="share of samples")
+    upper.tick_params(labelbottom=False)
+    upper.legend(**ABOVE)
+
+    lower.axhline(0.5, color=GREY, linestyle=":", linewidth=1, label="0.5: cannot tell")
+    (optimal,) = lower.plot([], [], ".-", color=GREY, label="optimal D", animated=True)
+    show_d_output = add_curve(lower, measures.points[:, 0], "r--", "D")
+    use_plain_numbers(lower)
+    lower.set(ylim=(-0.05, 1.05), yticks=(0, 0.5, 1), ylabel="D's output")
+    lower.set(xlim=measures.limits[0], xlabel="sample (the outermost bins include all beyond)")
+    lower.legend(**ABOVE)
 
     def show(states):
-        now = states[-1]
-        # The D that is optimal for the two histograms says real / (real + generated) in each bin
-        # (Goodfellow et al. 2014, proposition 1), and nothing where there are no samples.
-        with np.errstate(invalid="ignore"):
-            optimal.set_data(centres, real / (real + now.generated))
-        recent = [state for state in states if now.epoch - state.epoch <= TRAIL]
+        recent = within_trail(states)
+        now = recent[-1]
         alphas = [0.35 - 0.3 * (now.epoch - state.epoch) / TRAIL for state in recent[:-1]]
-        show_generated([np.minimum(state.generated, top) for state in recent], alphas)
-        show_decision([state.decision for state in recent], alphas)
+        show_generated([state.generated for state in recent], alphas)
+        show_d_output([state.d_output for state in recent], alphas)
+        optimal.set_data(centres, optimal_d(measures, now.generated))
+        marks.set_data(centres, where_beyond(now.generated, top))
 
     return show
-
-
-def real_histogram(measures):
-    """Return the centres of the bins, the shares of real samples, and the highest share drawn."""
-    shares = measures.shares(measures.real)
-    return (measures.edges[:-1] + measures.edges[1:]) / 2, shares, 3 * shares.max()
 
 
 def draw_plane(axes, measures, markersize=1.5):
@@ -1394,95 +1514,116 @@ def draw_plane(axes, measures, markersize=1.5):
     axes.spines[:].set_animated(True)
     image = axes.imshow(
         np.zeros((1, 1)),
-        cmap="bwr",  # its upper half goes from white at 0 to red at 1
+        cmap=SHADES,
         aspect="equal" if sides.max() <= 5 * sides.min() else "auto",
         interpolation="bilinear",
-        vmin=-1,
+        vmin=0,
         vmax=1,
         origin="lower",
         extent=limits.ravel(),
         animated=True,
     )
 
-    dots = {"markersize": markersize, "alpha": 0.5, "animated": True}
+    dots = {"markersize": markersize, "alpha": 0.7, "animated": True}
     real = np.clip(measures.real[:, measures.shown], *limits.T)
     axes.plot(*real.T, "ko", label="real", **dots)
     (generated_dots,) = axes.plot([], [], "go", label="generated", **dots)
+    if measures.dim == 2:
+        axes.plot([], [], "s", color=SHADES(1.0), label="D says 1 (white: 0)", **dots)
 
     def show(states):
         now = states[-1]
         generated_dots.set_data(*np.clip(now.generated, *limits.T).T)  # on the edge, if beyond
         if measures.dim == 2:
-            image.set_data(now.decision.reshape(POINTS[2], POINTS[2]))
+            image.set_data(now.d_output.reshape(POINTS[2], POINTS[2]))
 
     return show
 
 
-def draw_small(axes, measures, state):
-    """Draw a State in a panel of the strip."""
+def label_plane(axes, measures):
+    """Say what a scatter shows."""
+    first, second = measures.shown + 1
+    axes.set_xlabel(f"number {first} of a sample")
+    axes.set_ylabel(f"number {second} of a sample")
+    axes.set_anchor("NW")  # if equal scales make it smaller, the title stays where it is
+    use_plain_numbers(axes)
+    axes.legend(markerscale=4, **ABOVE)
+
+
+def draw_small(axes, measures, state, states):
+    """Draw a State in a panel of the strip, which shows these States."""
     if measures.dim > 1:
         draw_plane(axes, measures, markersize=0.7)([state])
         return
-    centres, real, top = real_histogram(measures)
+    centres = measures.centres
     points = measures.points[:, 0]
-    axes.fill_between(centres, real, color="0.75")
+    top = top_share(measures, states)
+    axes.fill_between(centres, measures.real_shares, color="0.75")
     axes.plot(centres, np.minimum(state.generated, top), "g", linewidth=1.2)
-    axes.plot(points, state.decision * top, "r--", linewidth=0.9)
-    axes.set(xlim=points[[0, -1]], ylim=(0, 1.04 * top))
+    axes.plot(centres, where_beyond(state.generated, top), "g^", markersize=5)
+    # D's axis goes from 0 at the bottom to 1 at the top.
+    axes.axhline(0.5 * top, color=GREY, linestyle=":", linewidth=1)
+    axes.plot(points, state.d_output * top, "r--", linewidth=0.9)
+    axes.set(xlim=measures.limits[0], ylim=(0, ROOM_FOR_MARKS * top))
 
 
 class Picture:
     """A figure of a GAN: samples, D's output and, with a number of epochs, the distance over them.
 
-    What does not move is the background; the rest is drawn over it again and again (blitting). The
-    user's style is ignored.
+    What does not move is the background; the rest is drawn over it again and again (blitting). Of
+    the user's style, only the fonts are kept.
 
     Args:
         measures: Measures of the real samples.
         epochs: length of the distance's axis. Default: 0, no distance.
         figure: an empty figure. Default: a new one.
+        fit_to: States that the axis of shares shall fit. This is for a picture that does not move.
+            Default: none, the axis is the same for every State.
     """
 
-    @style.context(STYLE)
-    def __init__(self, measures, epochs=0, figure=None):
-        figure = self.figure = figure or FigureCanvasAgg(plt.Figure(SIZE)).figure
+    @own_style()
+    def __init__(self, measures, epochs=0, figure=None, fit_to=()):
+        if figure is None:
+            figure = FigureCanvasAgg(plt.Figure(SIZE)).figure
+        self.figure = figure
         self.measures = measures
-        width = 0.52 if epochs else 0.855
         self.distance = None
+        grid = figure.add_gridspec(2, 2, width_ratios=(68, 32), wspace=0.32, **MARGINS)
+        columns = slice(2)
         if epochs:
-            self._add_distance(epochs)
+            columns = 0
+            self._add_distance(grid[:, 1], epochs)
         if measures.dim == 1:
-            samples = figure.add_axes((0.11, 0.46, width, 0.46))
-            decision = figure.add_axes((0.11, 0.12, width, 0.3))
-            self.show = draw_histograms(samples, decision, measures)
+            samples = figure.add_subplot(grid[0, columns])
+            d_output = figure.add_subplot(grid[1, columns], sharex=samples)
+            top = top_share(measures, within_trail(fit_to))
+            self.show = draw_histograms(samples, d_output, measures, top)
         else:
-            samples = figure.add_axes((0.11, 0.19, width, 0.73))
+            samples = figure.add_subplot(grid[:, columns])
             self.show = draw_plane(samples, measures)
-            first, second = measures.shown + 1
-            shades = " (white to red: D's output, 0 to 1)" if measures.dim == 2 else ""
-            samples.set(
-                xlabel=f"number {first} of a sample{shades}", ylabel=f"number {second} of a sample"
-            )
-            use_plain_numbers(samples.xaxis)
-            use_plain_numbers(samples.yaxis)
-            figure.legend(loc=(0.11, 0.01), ncols=2, markerscale=4)  # it must not cover samples
-        self.title = samples.set_title(" ", loc="left", animated=True)
+            label_plane(samples, measures)
+        self.title = samples.set_title(" ", loc="left", pad=LEGEND_HEIGHT, animated=True)
         self.moving = figure.findobj(lambda artist: artist.get_animated())
         self.moving.sort(key=lambda artist: artist.get_zorder())
         self.background = None
         figure.canvas.mpl_connect("draw_event", self._on_draw)
 
-    def _add_distance(self, epochs):
-        axes = self.figure.add_axes((0.725, 0.12, 0.24, 0.8))
+    def _add_distance(self, place, epochs):
+        axes = self.figure.add_subplot(place)
         spread = self.measures.real.std(axis=0, dtype="float64").mean() or 1
-        axes.set(xlim=(0, epochs), xlabel="epoch")
-        axes.set(ylim=(0.01 * spread, 30 * spread), yscale="log")
-        axes.set_title(f"{self.measures.sliced}Wasserstein-1 distance", fontsize="small")
+        low = 0.01 * spread
+        floor = self.measures.floor or low
+        if floor < low:
+            low = floor / 3
+        axes.set(xlim=(0, epochs), xlabel="epoch", ylim=(low, 30 * spread), yscale="log")
+        axes.set_ylabel(f"{self.measures.sliced}Wasserstein-1 distance")
         axes.locator_params("x", nbins=4, integer=True)
         axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
+        axes.axhline(floor, color=GREY, linestyle=":", label="of two real sets")
         (self.distance,) = axes.plot([], [], ".-", color="0.3", markersize=2, animated=True)
+        axes.legend(**ABOVE)
 
     def set_states(self, states, title=None):
         """Take what is to be drawn next: the last State, with the earlier ones as its history."""
@@ -1500,7 +1641,7 @@ class Picture:
             axes.set_ylim(min(low, min(distances) / 3), max(high, max(distances) * 3))
             self.background = None
 
-    @style.context(STYLE)
+    @own_style()
     def render(self):
         """Draw the state on the canvas, over the background."""
         canvas = self.figure.canvas
@@ -1533,21 +1674,21 @@ def stages(states):
     for part in STAGES[: len(states)]:
         distances = [abs(state.epoch - part * states[-1].epoch) for state in rest]
         chosen.append(rest.pop(np.argmin(distances)))
-    return sorted(chosen)
+    return sorted(chosen, key=lambda state: state.epoch)
 
 
 def draw_strip(figure, measures, states):
-    """Draw States in small panels beside each other."""
-    for column, state in enumerate(states):
-        axes = figure.add_axes((0.11 + 0.144 * column, 0.06, 0.135, 0.7), xticks=[], yticks=[])
+    """Draw States in small panels beside each other, all of one scale."""
+    grid = figure.add_gridspec(1, len(STAGES), **STRIP_MARGINS)
+    for place, state in zip(grid, states):
+        axes = figure.add_subplot(place, xticks=[], yticks=[])
         w1 = np.format_float_positional(state.w1, 2, fractional=False, trim="-")
         axes.set_title(f"epoch {state.epoch}\n{measures.sliced}W1 {w1}", fontsize=7)
-        draw_small(axes, measures, state)
+        draw_small(axes, measures, state, states)
 
 
-@style.context(STYLE)
 def save_picture(gan, sample_list, path, title, history=()):
-    """Save a picture of the GAN. If its history is known, a strip below shows how it came there.
+    """Save a picture of the GAN. If its history is known, a strip below shows how it learned.
 
     Args:
         gan: a GANModel.
@@ -1567,13 +1708,13 @@ def save_picture(gan, sample_list, path, title, history=()):
     states = [*history[:-1], now]  # the GAN may have changed since it was looked at last
     width, height = SIZE
     strip = STRIP_HEIGHT if history else 0
-    figure = plt.Figure((width, height + strip))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(height, strip))
-    picture = Picture(measures, epochs, upper)
-    picture.set_states(states, title)
-    if history:
-        draw_strip(lower, measures, stages(states))
-    with replacing(Path(path)) as (file,):
+    with own_style(), replacing(Path(path)) as (file,):
+        figure = plt.Figure((width, height + strip))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(height, strip))
+        picture = Picture(measures, epochs, upper, fit_to=states)
+        picture.set_states(states, title)
+        if history:
+            draw_strip(lower, measures, stages(states))
         figure.savefig(file)
     LOG.info(f"picture saved in {path}")
 
@@ -1583,9 +1724,12 @@ def draw_graph(model, log_dir):
     if log_dir is None:
         return
     path = Path(log_dir, f"{model.name}.png")
-    silent = redirect_stdout(None)  # pydot prints what goes wrong, too
-    with reported(f"cannot draw the graph {path}"), replacing(path) as (file,), silent:
-        keras.utils.plot_model(model, file, show_shapes=True, expand_nested=True, dpi=72)
+    with reported(f"cannot draw the graph {path}"), tempfile.TemporaryDirectory() as scratch:
+        drawn = Path(scratch, path.name)
+        with PROCESS_LOCK, redirect_stdout(None):  # pydot prints what goes wrong, too
+            keras.utils.plot_model(model, drawn, show_shapes=True, expand_nested=True, dpi=72)
+        with replacing(path) as (file,):
+            file.write_bytes(drawn.read_bytes())
 
 
 # ---------------------------------------------------------------------------------------
@@ -1877,7 +2021,7 @@ def new_window(canvas_class):
     """Return the canvas of a new window that is not shown yet. pyplot does not know the window."""
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with PROCESS_LOCK, style.context("default"), plt.ioff():
+        with own_style(), plt.ioff():
             return canvas_class.new_manager(plt.Figure(SIZE), 0).canvas
     finally:
         if on_interrupt:  # wx lets Ctrl-C kill the program
@@ -2202,7 +2346,8 @@ class Keeper(keras.callbacks.Callback):
         self.next_save = time.monotonic() + SAVE_SECONDS
         self.signals = []
         self.heard_before = {}
-        self.is_busy = False
+        self.is_second = False
+        self.is_saving = False
 
     @contextmanager
     def hear_signals(self):
@@ -2221,25 +2366,28 @@ class Keeper(keras.callbacks.Callback):
 
     def _on_signal(self, number, frame):
         # Raise nothing at the first one: TensorFlow swallows an exception while it compiles.
+        if number == signal.SIGINT and number in self.signals:
+            self.is_second = True
         self.signals.append(number)
         if self.model:
             self.model.stop_training = True
         self._hand_on()
 
     def _hand_on(self):
-        """Hand a second Ctrl-C to whoever heard it before."""
-        if self.signals.count(signal.SIGINT) > 1 and not self.is_busy:
+        """Hand a second Ctrl-C to whoever heard it before, but not while models are saved."""
+        if self.is_second and not self.is_saving:
+            self.is_second = False
             signal.signal(signal.SIGINT, self.heard_before[signal.SIGINT])
             signal.raise_signal(signal.SIGINT)
 
     @contextmanager
     def _uninterrupted(self):
         """Within this context a second Ctrl-C waits."""
-        self.is_busy = True
+        self.is_saving = True
         try:
             yield
         finally:
-            self.is_busy = False
+            self.is_saving = False
             self._hand_on()
 
     def on_train_begin(self, logs=None):

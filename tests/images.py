@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
-from conftest import small_gan
+from conftest import compile_both, small_gan, uncompiled
 from matplotlib.backend_bases import register_backend
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
@@ -17,6 +17,7 @@ BLACK = (0, 0, 0)
 GREEN = (0, 128, 0)
 RED = (255, 0, 0)
 GREY = (77, 77, 77)  # the distance over the epochs
+DOTTED = (153, 153, 153)  # D's output of 0.5
 FILL = (191, 191, 191)  # real samples in the strip
 
 
@@ -133,15 +134,23 @@ def constant_gan(generated, judged, signal_dim=1):
     return gan
 
 
+def settled_gan():
+    """Return a GAN whose generated samples are its noise, and whose D always says 0.5."""
+    gan = compile_both(uncompiled(noise_dim=1))
+    gan.generator_model.set_weights([np.ones((1, 1)), np.zeros(1)])
+    set_bias(gan.discriminateor_model, 0)
+    return gan
+
+
 def constant_state(measures, generated, judged, epoch=0):
     """Return the State of such a GAN."""
     samples = np.full_like(measures.real, generated)
-    decision = np.full((len(measures.points), 1), judged)
-    return measures.state(samples, decision, epoch)
+    d_output = np.full((len(measures.points), 1), judged)
+    return measures.state(samples, d_output, epoch)
 
 
 def state_of(gan, samples, epoch=0):
     """Return the State of a GAN."""
     measures = demo_gan.Measures(samples["y"])
-    generated, decision = demo_gan.predict(gan, samples["x"], measures.points)
-    return measures.state(generated, decision, epoch)
+    generated, d_output = demo_gan.predict(gan, samples["x"], measures.points)
+    return measures.state(generated, d_output, epoch)

@@ -3,14 +3,17 @@
 import io
 import itertools
 import re
+import sys
+import threading
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import small_gan, small_samples
+from conftest import needs, small_gan, small_samples
 from images import (
     BLACK,
+    DOTTED,
     FILL,
     GREEN,
     GREY,
@@ -24,6 +27,7 @@ from images import (
     part,
     pixels,
     redness,
+    settled_gan,
     state_of,
 )
 from matplotlib.axes import Axes
@@ -65,9 +69,9 @@ def test_state_holds_what_the_networks_say(seen):
     inside = np.clip(generated, *measures.limits[0])
     counts, _ = np.histogram(inside, measures.edges)
     np.testing.assert_allclose(state.generated, counts / 500)
-    x = np.linspace(*measures.limits[0], len(state.decision))
-    decision = gan.discriminateor_model(x[:, None])
-    np.testing.assert_allclose(state.decision, decision[:, 0], rtol=1e-5)
+    x = np.linspace(*measures.limits[0], len(state.d_output))
+    d_output = gan.discriminateor_model(x[:, None])
+    np.testing.assert_allclose(state.d_output, d_output[:, 0], rtol=1e-5)
     assert state.epoch == 2
 
 
@@ -145,6 +149,48 @@ def test_two_numbers_that_vary_most_are_drawn_and_named():
     assert "number 4" in axes.get_ylabel()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_numbers_that_vary_alike_the_first_two_are_drawn(seed):
+    real = small_samples(500, signal_dim=4, seed=seed)["y"]
+    standardized = (real - real.mean(axis=0)) / real.std(axis=0)
+    shown = demo_gan.Measures(standardized.astype("float32")).shown
+    np.testing.assert_array_equal(shown, [0, 1])
+
+
+@pytest.mark.parametrize("mean", [4, 20, 1000])
+def test_bins_of_whole_numbers_show_no_comb(mean):
+    real = np.random.default_rng(0).poisson(mean, (20_000, 1))
+    measures = demo_gan.Measures(real.astype("float32"))
+    assert len(measures.edges) <= demo_gan.BINS + 1
+    below = stats.poisson.cdf(measures.edges, mean)
+    np.testing.assert_allclose(measures.shares(measures.real), np.diff(below), atol=0.01)
+    assert len(set(np.diff(measures.edges))) == 1
+    low, high = measures.edges[[0, -1]]
+    spread = np.sqrt(mean)
+    assert low < mean - 3 * spread
+    assert high > mean + 3 * spread
+
+
+@pytest.mark.parametrize("signal_dim", [1, 2, 5])
+@pytest.mark.parametrize("rows", [40, 3200])
+def test_floor_is_the_distance_of_two_sets_of_real_samples(rows, signal_dim):
+    rng = np.random.default_rng(0)
+    sets = rng.standard_normal((60, rows, signal_dim))
+    distances = [demo_gan.wasserstein(*pair) for pair in zip(sets[::2], sets[1::2])]
+    floors = [demo_gan.Measures(real).floor for real in sets]
+    assert np.mean(floors) == pytest.approx(np.mean(distances), rel=0.15)
+
+
+@pytest.mark.parametrize("rows", [500, 60_000])
+def test_floor_is_drawn_within_the_axis_of_the_distance(rows):
+    measures = demo_gan.Measures(small_samples(rows)["y"])
+    axes = axes_of(demo_gan.Picture(measures, epochs=1).figure, "log")
+    (line,) = [line for line in axes.lines if "real" in line.get_label()]
+    np.testing.assert_allclose(line.get_ydata(), measures.floor)
+    low, high = axes.get_ylim()
+    assert low < measures.floor < high
+
+
 def test_picture_that_cannot_be_saved_is_an_error_that_names_the_file(seen, tmp_path):
     gan, samples, _ = seen
     with pytest.raises(OSError, match="unknown_format"):
@@ -168,8 +214,8 @@ def test_curves_are_what_the_networks_say_and_the_optimal_d(generated, judged):
     for axes in picture.figure.axes:
         for line in axes.lines:
             curves[line.get_label()] = line.get_data()
-    _, decision = curves["D"]
-    np.testing.assert_allclose(decision, judged)
+    _, d_output = curves["D"]
+    np.testing.assert_allclose(d_output, judged)
     x, shares = curves["generated"]
     assert x[shares.argmax()] == pytest.approx(generated, abs=0.2)
     x, optimal = curves["optimal D"]
@@ -177,6 +223,78 @@ def test_curves_are_what_the_networks_say_and_the_optimal_d(generated, judged):
     assert np.nanmin(optimal[at_samples]) < 0.2
     between = np.abs(x - generated / 2) < 0.2  # where all are real
     assert np.nanmin(optimal[between]) > 0.9
+    at_tails = np.abs(x) > 3  # where there are a few
+    assert np.isnan(optimal[at_tails]).all()
+
+
+def room_above(panel, color):
+    """Return which part of a panel's height is above all of a colour."""
+    rows = mask(panel, color).any(axis=1)
+    assert rows.any()
+    return rows.argmax() / panel.height
+
+
+def test_saved_picture_gives_a_settled_gan_the_room_that_a_live_one_keeps_free(tmp_path):
+    noise, other = small_samples(5000)["x"].T
+    samples = {"x": noise[:, None], "y": other[:, None]}
+    gan = settled_gan()
+    state = state_of(gan, samples, epoch=1)
+    live = demo_gan.Picture(demo_gan.Measures(samples["y"]))
+    live.set_states([state])
+    live_panel = part(live.image(), axes_of(live.figure, "real"))
+    saved_panel = SavedPicture(tmp_path, gan, samples, [state]).part("real")
+    for color in (BLACK, GREEN):
+        assert 0.6 < room_above(live_panel, color) < 0.8
+        assert room_above(saved_panel, color) < 0.15
+
+
+def test_axis_of_shares_ends_at_one():
+    picture = demo_gan.Picture(measures_of(scale=0))
+    _, top = axes_of(picture.figure, "real").get_ylim()
+    assert 1 < top < 1.1
+
+
+def widest_green(panel):
+    """Return the most green pixels of a row near the top of a panel."""
+    return mask(panel, GREEN)[: panel.height // 10].sum(axis=1).max()
+
+
+def test_marks_tell_where_the_generated_curve_is_cut_off(tmp_path):
+    measures = measures_of()
+    state = constant_state(measures, 0, 0.5)
+    top = 3 * measures.real_shares.max()
+    picture = demo_gan.Picture(measures)
+    widths = []
+    for generated in (state.generated, top * state.generated):
+        picture.set_states([state._replace(generated=generated)])
+        widths.append(widest_green(part(picture.image(), axes_of(picture.figure, "real"))))
+    assert widths[0] > 1.5 * widths[1]
+    picture = saved(tmp_path, constant_gan(0, 0.5))
+    for panel in (picture.part("real"), *picture.strip()):
+        assert widest_green(panel) > 6
+
+
+def test_strip_has_a_line_where_d_cannot_tell(tmp_path):
+    levels = []
+    for judged, color in [(0.9, DOTTED), (0.5, RED)]:
+        (panel,) = saved(tmp_path, constant_gan(0, judged)).strip()
+        above_fill = panel.crop((0, 0, panel.width, 0.6 * panel.height))
+        levels.append(mask(above_fill, color).sum(axis=1).argmax())
+    assert levels[0] == pytest.approx(levels[1], abs=1)
+
+
+def test_panels_zoom_together_and_tell_both_coordinates():
+    figure = demo_gan.Picture(measures_of(), epochs=10).figure
+    upper = axes_of(figure, "real")
+    lower = axes_of(figure, "D")
+    upper.set_xlim(-1, 2)
+    figure.draw_without_rendering()
+    assert lower.get_xlim() == (-1, 2)
+    np.testing.assert_array_equal(upper.get_xticks(), lower.get_xticks())
+    assert upper.get_xticklabels() == []  # those of the lower one serve both
+    for axes in figure.axes:
+        numbers = re.findall(r"[\d.]+", axes.format_coord(1, 0.5))
+        assert len(numbers) == 2
 
 
 @pytest.mark.parametrize("epochs", [*range(1, 11), 40, 200, 1000])
@@ -231,12 +349,30 @@ def test_scatter_is_as_red_as_d_is_sure_and_white_for_more_numbers(
         assert pixels(plane, BLACK) > 50
 
 
+# What is seen, of linear red, green and blue, without one kind of cones (Machado et al. 2009).
+COLOUR_BLIND = {
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+}
+
+
+@pytest.mark.parametrize("name", COLOUR_BLIND)
+def test_colour_blind_tell_dots_from_the_shading(name, tmp_path):
+    plane = saved(tmp_path, constant_gan(0, 0.99, signal_dim=2)).part("real")
+    rgb = np.asarray(plane).reshape(-1, 3)
+    colors = np.array([np.median(rgb, axis=0), GREEN, BLACK])
+    linear = (colors / 255) ** 2.2 @ np.transpose(COLOUR_BLIND[name])
+    seen = 255 * np.clip(linear, 0, 1) ** (1 / 2.2)
+    for one, other in itertools.combinations(seen, 2):
+        assert np.abs(one - other).max() > 100
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_plane_is_red_where_d_takes_samples_for_real(number):
     measures = measures_of(signal_dim=2)
-    decision = measures.points[:, [number]] > 0
+    d_output = measures.points[:, [number]] > 0
     picture = demo_gan.Picture(measures)
-    picture.set_states([measures.state(measures.real, decision)])
+    picture.set_states([measures.state(measures.real, d_output)])
     plane = part(picture.image(), axes_of(picture.figure, "real"))
     is_red = redness(plane) > 200
     left_or_upper, right_or_lower = np.array_split(is_red, 2, axis=1 - number)
@@ -331,6 +467,8 @@ EXTREMES = [  # the scale of the data, W1, epochs
     (1e6, 1e-6, 10**6),
     (1, 2480, 50_000),
     (0, 0, 10),
+    ([2e5, 1e6], 1, 10),
+    ([3e-4, 7e-5], 1, 10),
 ]
 
 
@@ -339,7 +477,7 @@ def extreme_figures(request, tmp_path_factory):
     """Figures of a saved picture and a live one."""
     signal_dim, (scale, w1, epochs) = request.param
     samples = small_samples(500, signal_dim=signal_dim)
-    samples["y"] *= scale
+    samples["y"] *= np.resize(scale, signal_dim)
     gan = constant_gan(2480, 0.9, signal_dim)
     state = state_of(gan, samples)
     history = []
@@ -353,13 +491,14 @@ def extreme_figures(request, tmp_path_factory):
     held = f"epoch = {epochs}{demo_gan.HELD}"
     live.set_states(history, held)
     live.render()
-    return picture.figure, live.figure
+    alone = SavedPicture(folder, gan, samples, title=title)
+    return picture.figure, alone.figure, live.figure
 
 
 def test_texts_of_extremes_can_be_read(extreme_figures):
     for figure in extreme_figures:
         texts = drawn_texts(figure)
-        assert len(texts) > 12
+        assert len(texts) > 8
         for (one, extent), (other, other_extent) in itertools.combinations(texts, 2):
             assert not extent.overlaps(other_extent), (one, other)
         for text, extent in texts:
@@ -397,12 +536,14 @@ def test_scatter_has_equal_scales_unless_they_squeeze_a_number(scale):
 
 
 @pytest.mark.parametrize("epochs", [0, 10])
-@pytest.mark.parametrize("scale", [1, 4, 1000])
-def test_legend_of_a_scatter_covers_no_sample(scale, epochs):
-    figure, axes = scatter_of(scale, 1, epochs=epochs)
-    (legend,) = figure.findobj(Legend)
-    extent = legend.get_window_extent().padded(-1)
-    assert not extent.overlaps(axes.get_window_extent())
+@pytest.mark.parametrize("scale", [(1,), (1, 1), (4, 1), (1, 4), (1000, 1)])
+def test_legends_cover_no_data(scale, epochs):
+    figure, _ = scatter_of(*scale, epochs=epochs)
+    legends = figure.findobj(Legend)
+    assert legends
+    for legend, axes in itertools.product(legends, figure.axes):
+        extent = legend.get_window_extent().padded(-1)
+        assert not extent.overlaps(axes.get_window_extent())
 
 
 @pytest.mark.parametrize("curve", ["generated", "D"])
@@ -426,22 +567,72 @@ def test_twenty_epochs_stay_as_a_trail_that_fades(curve):
     assert darkness(22) == 0
 
 
-def test_the_users_style_changes_no_picture_and_is_as_it_was(seen, tmp_path, caplog):
+@pytest.fixture
+def drawn(seen, tmp_path):
+    """Return a function that draws a live picture and a saved one; returns their pixels."""
     gan, samples, states = seen
 
-    def drawn():
+    def draw():
         picture = demo_gan.Picture(demo_gan.Measures(samples["y"]), epochs=3)
         picture.set_states(states)
         live = picture.image()
         saved = SavedPicture(tmp_path, gan, samples, states)
         return live.tobytes() + saved.image.tobytes()
 
+    return draw
+
+
+def test_the_users_style_changes_no_picture_and_is_as_it_was(drawn, caplog):
     expected = drawn()
     with plt.rc_context():
         plt.style.use("dark_background")
-        plt.rcParams.update({"font.size": 20, "font.family": "no such font"})
+        plt.rcParams.update({"font.size": 20})
         plt.rcParams.update({"figure.facecolor": "none", "savefig.transparent": True})
         before = dict(plt.rcParams.items())
         assert drawn() == expected
         assert dict(plt.rcParams.items()) == before
     assert caplog.records == []
+
+
+def test_the_users_fonts_are_used(drawn):
+    pictures = [drawn()]
+    for family in ("DejaVu Serif", "serif", "DejaVu Sans Mono", "cursive"):
+        fonts = {"font.family": family, "font.cursive": ["DejaVu Sans Mono"]}
+        with plt.rc_context(fonts):
+            pictures.append(drawn())
+    default, serif, from_list, mono, from_own_list = pictures
+    assert serif == from_list
+    assert mono == from_own_list
+    assert len({default, serif, mono}) == 3
+
+
+@pytest.mark.tools
+def test_threads_leave_what_they_share_as_it_was(seen, tmp_path):
+    needs("dot")
+    gan, samples, states = seen
+    shared = [dict(plt.rcParams.items()), sys.stdout]
+
+    def draw(folder):
+        for _ in range(4):
+            demo_gan.draw_graph(gan.generator_model, folder)
+            demo_gan.save_picture(gan, samples, folder / "a.png", "title", states)
+
+    threads = [threading.Thread(target=draw, args=[tmp_path / name]) for name in "abc"]
+    with plt.rc_context():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [dict(plt.rcParams.items()), sys.stdout] == shared
+    assert len(list(tmp_path.rglob("*.png"))) == 6
+
+
+def test_graph_without_graphviz_is_reported_with_its_path_once(seen, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "")
+    gan, _, _ = seen
+    demo_gan.draw_graph(gan.generator_model, tmp_path)
+    (message,) = caplog.messages
+    assert "graphviz" in message.lower()
+    assert message.count(str(tmp_path)) == 1
+    assert "cannot write" not in message
+    assert list(tmp_path.iterdir()) == []

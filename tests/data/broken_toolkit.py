@@ -1,0 +1,3 @@
+"""A backend for Matplotlib that cannot be imported."""
+
+raise RuntimeError("no toolkit")
