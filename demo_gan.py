@@ -22,7 +22,6 @@ import importlib.util
 import io
 import math
 import os
-import pickle
 import random
 import re
 import shutil
@@ -134,7 +133,7 @@ class Player:
         """Make the model that trains the network; see `GANModel.compile_generator_model`."""
         optimizer = keras.optimizers.get(optimizer or "adam")
         if optimizer.built:  # another model uses it
-            optimizer = fresh_optimizer(packed_optimizer(optimizer))
+            optimizer = fresh_copy(optimizer)
         loss = probability_loss(loss)
         model = keras.Model(inputs, outputs, name=f"{self.network.name}_model")
         # With jit_compile=True Keras finds out whether XLA can compile all layers.
@@ -381,8 +380,8 @@ class GANModel:
         step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
         callback_list = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
-        run_epochs = self._traced = self._traced or TracedEpochs(self._run_epochs, self)
-        run_epochs.expect(epochs * step_per)
+        if self._traced is None:
+            self._traced = TracedEpochs(self._run_epochs, self)
         epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         if plot:
             epochs_per_call = 1  # to keep what every epoch generated
@@ -390,6 +389,7 @@ class GANModel:
         done = 0
         logs = None
         with training(self, callback_list):
+            run_epochs = self._traced.choose(noise, real, picks, epochs * step_per)
             while done < epochs and not callback_list.model.stop_training:
                 count = min(epochs_per_call, epochs - done, epochs_until_seen(callback_list, done))
                 pick_batches(picks[:count], len(noise))
@@ -500,7 +500,7 @@ def make_samples(rows, noise_dim=4, seed=None):
 # ---------------------------------------------------------------------------------------
 # 4. Checks and tracing
 #
-# What `train` needs before it starts, what it checks while it runs, and how it tells callbacks.
+# What `train` needs before it starts, and what it checks while it runs.
 
 UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
 ROWS_PER_PIECE = 2**14  # Samples are checked in pieces, which need little memory.
@@ -517,9 +517,8 @@ def two_sizes(input_dim):
     """Return `signal_dim` and `noise_dim`, which may be given as one number."""
     if np.ndim(input_dim) == 0:
         input_dim = [input_dim, input_dim]
-    if len(input_dim) != 2:
-        raise ValueError(f"input_dim must be [signal_dim, noise_dim], got {input_dim!r}")
-    return [whole_number("input_dim", size) for size in input_dim]
+    signal_dim, noise_dim = input_dim
+    return whole_number("signal_dim", signal_dim), whole_number("noise_dim", noise_dim)
 
 
 def folder_name(name, value):
@@ -589,57 +588,6 @@ def probability_loss(loss):
     if settings.get("from_logits"):
         raise ValueError("loss must take probabilities: D ends in one, so use from_logits=False")
     return loss
-
-
-def packed_optimizer(optimizer):
-    """Return the settings of an optimizer, pickled. Raise a ValueError if Keras cannot copy it."""
-    try:
-        with quiet():  # Keras warns that it does not copy the state
-            packed = pickle.dumps(optimizer)
-            pickle.loads(packed)
-    except Exception as error:
-        raise ValueError(
-            f"Keras cannot copy the optimizer: make one for each model ({reason(error)})"
-        ) from error
-    if getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
-        LOG.warning(f"the copy of {optimizer.name} decays all weights: exclude them from it anew")
-    return packed
-
-
-def fresh_optimizer(packed):
-    """Return an optimizer with such settings that has learned nothing."""
-    with quiet():
-        optimizer = pickle.loads(packed)
-    for variable in optimizer.variables:
-        if variable.name != "learning_rate":
-            variable.assign(ops.zeros_like(variable))
-    return optimizer
-
-
-def packed_player(player):
-    """Return what it takes to make a copy of a player. Wired models cannot be copied."""
-    settings = None
-    if player.model is not None:
-        optimizer = packed_optimizer(player.model.optimizer)
-        settings = optimizer, player.model.loss[0], player.get_state()
-    flags = [weight.trainable for weight in player.network.weights]
-    return {"network": player.network, "flags": flags, "settings": settings}
-
-
-def unpack_player(player, state):
-    """Give a player such a network. `recompile` makes its model."""
-    player.__init__(state["network"])
-    player.settings = state["settings"]
-    for weight, flag in zip(player.network.weights, state["flags"]):
-        weight.trainable = flag
-
-
-def recompile(player, compile_model):
-    """Make the model of an unpacked player."""
-    if player.settings is not None:
-        optimizer, loss, state = player.settings
-        compile_model(fresh_optimizer(optimizer), loss)
-        player.set_state(state)
 
 
 def noise_and_real(gan, sample_list):
@@ -721,95 +669,6 @@ def pick_batches(picks, batch_count):
         row[:] = [random.randint(0, batch_count - 1) for _ in row]
 
 
-def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
-    """Return the callbacks of a training as a CallbackList, preceded by what `train` shows."""
-    if not gan.generator_training_model or not gan.discriminateor_training_model:
-        raise ValueError("compile both models before train()")
-    callbacks = keras.tree.flatten(callbacks or [])
-    for callback in callbacks:
-        epochs_to_see(callback)  # raises a ValueError for nonsense
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise ValueError(
-                "BackupAndRestore knows one optimizer of two: call save_model in a callback instead"
-            )
-    if plot or verbose:
-        look = Look(gan, sample_list)
-        shown = [Dispensable(look, "the live picture")]
-        if verbose:
-            line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
-            shown.append(Dispensable(line, "the progress line"))
-        if plot:
-            shown.append(Dispensable(live_picture(look), "the live picture"))
-        callbacks = shown + callbacks
-    history = keras.callbacks.History()
-    history.sees_weights_every = math.inf
-    # One batch an epoch is what the callbacks are told of. `verbose` is for Keras's own bar, which
-    # is not among them; some callbacks read it.
-    return keras.callbacks.CallbackList(
-        [*callbacks, history],
-        model=gan.generator_training_model,
-        epochs=epochs,
-        steps=1,
-        verbose=1,
-    )
-
-
-def epochs_to_see(callback):
-    """Return how many epochs lie between two at which a callback sees the weights."""
-    every = getattr(callback, "sees_weights_every", 1)
-    if every == math.inf:
-        return every
-    return whole_number(f"sees_weights_every of {type(callback).__name__}", every)
-
-
-def epochs_until_seen(callback_list, done):
-    """Return how many epochs may run before a callback has to see the weights."""
-    waits = [math.inf]
-    for callback in callback_list.callbacks:
-        every = epochs_to_see(callback)
-        if every != math.inf:
-            waits.append(every - done % every)
-    return min(waits)
-
-
-def begin_epoch(callback_list, epoch):
-    """Tell the callbacks that an epoch begins, and its one batch.
-
-    The first epoch of a call begins before the call, so that a callback can set the learning rate.
-    The others have run when the callbacks are told that they begin.
-    """
-    callback_list.on_epoch_begin(epoch)
-    callback_list.on_train_batch_begin(0)
-
-
-def end_epoch(callback_list, epoch, logs):
-    """Tell the callbacks that the one batch of an epoch ends, and the epoch."""
-    callback_list.on_train_batch_end(0, logs)
-    callback_list.on_epoch_end(epoch, logs)
-
-
-@contextmanager
-def training(gan, callback_list):
-    """Within this context a GAN is trained.
-
-    After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
-    attribute `hears_every_end`, which have something to save or to close.
-    """
-    callback_list.model.stop_training = False
-    gan.is_training = True
-    try:
-        callback_list.on_train_begin()
-        yield
-    except BaseException:
-        with ExitStack() as ends:  # calls all, in reverse order, whatever one of them raises
-            for callback in reversed(callback_list.callbacks):
-                if getattr(callback, "hears_every_end", False):
-                    ends.callback(callback.on_train_end)
-        raise
-    finally:
-        gan.is_training = False
-
-
 def refuse_in_training(gan):
     """Raise a RuntimeError if a callback changes or trains a GAN that is being trained."""
     if gan.is_training:
@@ -837,23 +696,17 @@ class TracedEpochs:
         self.plain = tf.function(partial(run_epochs), signature)
         self.compiled = tf.function(self.plain, signature, autograph=False, jit_compile=True)
 
-    def expect(self, updates):
-        """Choose what to run, before a training of so many updates of D. Earlier ones count too."""
+    def choose(self, noise, real, picks, updates):
+        """Return the function for a training of so many updates of D. Earlier ones count too."""
         self.updates += updates
-        self.function = None
-        if not self.can_use_xla or self.updates < UPDATES_FOR_XLA:
-            self.function = self.plain
-
-    def __call__(self, noise, real, picks, count):
-        if self.function is None:
-            self.function = self.compiled
+        if self.can_use_xla and self.updates >= UPDATES_FOR_XLA:
             try:
                 self.compiled(noise, real, picks, 0)  # compiles, and trains nothing
+                return self.compiled
             except Exception as error:
-                LOG.debug(f"XLA cannot compile this GAN, so TensorFlow runs it: {reason(error)}")
                 self.can_use_xla = False
-                self.function = self.plain
-        return self.function(noise, real, picks, count)
+                LOG.debug(f"XLA cannot compile this GAN, so it runs without: {reason(error)}")
+        return self.plain
 
 
 def all_finite(arrays):
@@ -872,7 +725,7 @@ def check_results(records, arrays):
 
 
 # ---------------------------------------------------------------------------------------
-# 5. Files
+# 5. Files and copies
 #
 # Files, but for training.csv, are written whole or not at all. Loading executes no code.
 
@@ -1199,6 +1052,51 @@ def fitted(array, variable):
     if not np.isfinite(found).all():
         raise ValueError("it holds numbers that are not finite")
     return found
+
+
+def fresh_copy(optimizer):
+    """Return an optimizer with the same settings that has learned nothing.
+
+    Raises a ValueError if Keras cannot copy it.
+    """
+    try:
+        with quiet():  # Keras warns that it does not copy the state
+            copied = copy.deepcopy(optimizer)
+    except Exception as error:
+        raise ValueError(
+            f"Keras cannot copy the optimizer: make one for each model ({reason(error)})"
+        ) from error
+    for variable in copied.variables:
+        if variable.name != "learning_rate":
+            variable.assign(ops.zeros_like(variable))
+    if getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
+        LOG.warning(f"the copy of {optimizer.name} decays all weights: exclude them from it anew")
+    return copied
+
+
+def packed_player(player):
+    """Return what it takes to make a copy of a player. A wired model cannot be copied."""
+    settings = None
+    if player.model is not None:
+        settings = fresh_copy(player.model.optimizer), player.model.loss[0], player.get_state()
+    flags = [weight.trainable for weight in player.network.weights]
+    return {"network": player.network, "flags": flags, "settings": settings}
+
+
+def unpack_player(player, state):
+    """Give a player such a network. `recompile` then makes its model."""
+    player.__init__(state["network"])
+    player.settings = state["settings"]
+    for weight, flag in zip(player.network.weights, state["flags"]):
+        weight.trainable = flag
+
+
+def recompile(player, compile_model):
+    """Make the model of an unpacked player."""
+    if player.settings is not None:
+        *settings, state = player.settings
+        compile_model(*settings)
+        player.set_state(state)
 
 
 # ---------------------------------------------------------------------------------------
@@ -2209,6 +2107,95 @@ class Dispensable(keras.callbacks.Callback):
             if hook != "on_train_end":
                 with suppress(*FAILURES):  # one report is enough
                     self.callback.on_train_end()
+
+
+def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
+    """Return the callbacks of a training as a CallbackList, preceded by what `train` shows."""
+    if not gan.generator_training_model or not gan.discriminateor_training_model:
+        raise ValueError("compile both models before train()")
+    callbacks = keras.tree.flatten(callbacks or [])
+    for callback in callbacks:
+        epochs_to_see(callback)  # raises a ValueError for nonsense
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "BackupAndRestore knows one optimizer of two: call save_model in a callback instead"
+            )
+    if plot or verbose:
+        look = Look(gan, sample_list)
+        shown = [Dispensable(look, "the live picture failed")]
+        if verbose:
+            line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
+            shown.append(Dispensable(line, "the progress line failed"))
+        if plot:
+            shown.append(Dispensable(live_picture(look), "the live picture failed"))
+        callbacks = shown + callbacks
+    history = keras.callbacks.History()
+    history.sees_weights_every = math.inf
+    # One batch an epoch is what the callbacks are told of. `verbose` is for Keras's own bar, which
+    # is not among them; some callbacks read it.
+    return keras.callbacks.CallbackList(
+        [*callbacks, history],
+        model=gan.generator_training_model,
+        epochs=epochs,
+        steps=1,
+        verbose=1,
+    )
+
+
+def epochs_to_see(callback):
+    """Return how many epochs lie between two at which a callback sees the weights."""
+    every = getattr(callback, "sees_weights_every", 1)
+    if every == math.inf:
+        return every
+    return whole_number(f"sees_weights_every of {type(callback).__name__}", every)
+
+
+def epochs_until_seen(callback_list, done):
+    """Return how many epochs may run before a callback has to see the weights."""
+    waits = [math.inf]
+    for callback in callback_list.callbacks:
+        every = epochs_to_see(callback)
+        if every != math.inf:
+            waits.append(every - done % every)
+    return min(waits)
+
+
+def begin_epoch(callback_list, epoch):
+    """Tell the callbacks that an epoch begins, and its one batch.
+
+    The first epoch of a call begins before the call, so that a callback can set the learning rate.
+    The others have run when the callbacks are told that they begin.
+    """
+    callback_list.on_epoch_begin(epoch)
+    callback_list.on_train_batch_begin(0)
+
+
+def end_epoch(callback_list, epoch, logs):
+    """Tell the callbacks that the one batch of an epoch ends, and the epoch."""
+    callback_list.on_train_batch_end(0, logs)
+    callback_list.on_epoch_end(epoch, logs)
+
+
+@contextmanager
+def training(gan, callback_list):
+    """Within this context a GAN is trained.
+
+    After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
+    attribute `hears_every_end`, which have something to save or to close.
+    """
+    callback_list.model.stop_training = False
+    gan.is_training = True
+    try:
+        callback_list.on_train_begin()
+        yield
+    except BaseException:
+        with ExitStack() as ends:  # calls all, in reverse order, whatever one of them raises
+            for callback in reversed(callback_list.callbacks):
+                if getattr(callback, "hears_every_end", False):
+                    ends.callback(callback.on_train_end)
+        raise
+    finally:
+        gan.is_training = False
 
 
 # ---------------------------------------------------------------------------------------

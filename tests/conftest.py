@@ -113,7 +113,7 @@ SETTINGS = {"epoch": 2, "batch_size": 8, "step_per": 3}
 
 
 def train(gan, samples=SAMPLES, **settings):
-    gan.train(samples, **{**SETTINGS, **settings})
+    return gan.train(samples, **{**SETTINGS, **settings})
 
 
 def train_on(gan, samples=SAMPLES):

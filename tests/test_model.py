@@ -1,6 +1,7 @@
 """GANModel: wiring, compiling, training, and what it refuses."""
 
 import copy
+import functools
 import itertools
 import logging
 import math
@@ -8,6 +9,7 @@ import os
 import pickle
 import random
 import resource
+import tracemalloc
 
 import keras
 import numpy as np
@@ -40,7 +42,7 @@ NOISE = SAMPLES["x"]
 REAL = SAMPLES["y"]
 
 
-def still():
+def motionless():
     """An optimizer that moves nothing."""
     return optimizers.SGD(0.0)
 
@@ -71,7 +73,7 @@ def gan(traced):
 
 
 @pytest.fixture(params=[0, math.inf], ids=["with XLA", "without XLA"])
-def both_ways(request, monkeypatch):
+def xla_or_not(request, monkeypatch):
     """Runs a test with XLA from the first update on, and without it."""
     monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", request.param)
 
@@ -79,7 +81,7 @@ def both_ways(request, monkeypatch):
 # -- the two phases -----------------------------------------------------------------------
 
 
-def test_losses_and_batches_are_the_documented_ones(gan, both_ways):
+def test_losses_and_batches_are_the_documented_ones(gan, xla_or_not):
     """Recomputed with the same seed; no weight moves, so that the losses tell the batches."""
     for optimizer in both_optimizers(gan):
         optimizer.learning_rate = 0.0
@@ -115,7 +117,7 @@ def test_results_are_kept_with_plot_only(gan):
 
 
 def test_results_are_of_networks_as_they_are_used_and_not_as_they_train():
-    gan = gan_with([layers.Dropout(0.9)], [layers.Dropout(0.9)], still())
+    gan = gan_with([layers.Dropout(0.9)], [layers.Dropout(0.9)], motionless())
     train(gan, epoch=1, batch_size=40, plot=True)
     generated = gan.generator_model(NOISE)
     assert_close(gan.train_status["gen_result"], [generated])
@@ -132,7 +134,7 @@ def test_samples_of_several_numbers_train_in_double_precision():
 
 
 @pytest.mark.parametrize("phase", [0, 1], ids=["generator", "discriminator"])
-def test_each_phase_moves_only_its_own_network(gan, phase, both_ways):
+def test_each_phase_moves_only_its_own_network(gan, phase, xla_or_not):
     networks = [gan.generator_model, gan.discriminateor_model]
     both_optimizers(gan)[1 - phase].learning_rate = 0.0
     before = [weights(network) for network in networks]
@@ -145,7 +147,7 @@ def test_batch_normalization_follows_every_batch_and_learns_in_its_own_phase():
     fixed = layers.BatchNormalization(momentum=0.5)
     learning = layers.BatchNormalization()
     gan = gan_with([fixed], [learning])
-    gan.compile_generator_model(still())
+    gan.compile_generator_model(motionless())
     initial = weights(fixed)[:2]
     train(gan, epoch=1, batch_size=40, step_per=7)
     assert same(initial, [fixed.gamma, fixed.beta])
@@ -163,7 +165,7 @@ def test_a_layer_the_user_froze_stays_frozen():
     assert moved(before, weights(fixed, partly)) == [False] * 4 + [True] * 2
 
 
-def test_keras_layers_of_any_kind_train(both_ways):
+def test_keras_layers_of_any_kind_train(xla_or_not):
     doubled = layers.Lambda(lambda t: 2 * t)
     precise = layers.Dense(3, dtype="float64", kernel_regularizer="l2")
     nested = keras.Sequential([layers.Dense(3), layers.BatchNormalization()])
@@ -187,20 +189,42 @@ class InPython(layers.Layer):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit_compile:UserWarning")
-def test_a_layer_that_xla_cannot_compile_trains_too(both_ways):
+def test_a_layer_that_xla_cannot_compile_trains_too(xla_or_not):
     gan = gan_with(in_discriminator=[keras.Sequential([InPython(supports_jit=False)])])
     before = all_weights(gan)
     train(gan)
     assert all(moved(before, all_weights(gan)))
 
 
-def test_xla_compiles_what_pays_and_earlier_calls_count(monkeypatch):
-    """An error of XLA's own tells that it was used."""
+def test_xla_compiles_what_pays_and_earlier_calls_count(monkeypatch, caplog):
+    """A layer that XLA cannot compile, and says it can, tells when XLA is used."""
+    caplog.set_level(logging.DEBUG, "demo_gan")
     monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 10)
     gan = gan_with(in_discriminator=[InPython(supports_jit=True)])
     train(gan, epoch=3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="XLA"):
-        train(gan, epoch=1, step_per=1)
+    assert not caplog.records
+    train(gan, epoch=1, step_per=1)
+    (record,) = caplog.records
+    assert "XLA" in record.message
+
+
+def random_gamma(inputs):
+    return inputs + 0 * keras.random.gamma(ops.shape(inputs), 1.0)
+
+
+def print_it(inputs):
+    tf.print("", output_stream="file:///dev/null")
+    return inputs
+
+
+@pytest.mark.parametrize("function", [random_gamma, print_it])
+def test_what_xla_cannot_compile_goes_on_without_it(monkeypatch, function):
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 0)
+    gan = gan_with([layers.Lambda(function)])
+    before = all_weights(gan)
+    train(gan)
+    assert all(moved(before, all_weights(gan)))
+    assert steps_taken(gan) == [2, 6]
 
 
 # -- losses by choice ---------------------------------------------------------------------
@@ -223,13 +247,40 @@ LOSSES = [
 
 @pytest.mark.parametrize(("loss", "formula"), LOSSES)
 def test_a_loss_can_be_chosen_also_by_name(loss, formula):
-    gan = compile_both(small_gan(), still(), loss)
+    gan = compile_both(small_gan(), motionless(), loss)
     train(gan, epoch=1, batch_size=40, step_per=1)
     real = np.array(gan.discriminateor_model(REAL))
     generated = np.array(gan.discriminateor_model(gan.generator_model(NOISE)))
     dis_loss = formula(real).mean() + formula(1 - generated).mean()
     assert gan.train_status["dis_loss"] == pytest.approx([dis_loss], rel=1e-4)
     assert gan.train_status["gen_loss"] == pytest.approx([formula(generated).mean()], rel=1e-4)
+
+
+LOGITS = [
+    keras.losses.BinaryCrossentropy(from_logits=True),
+    keras.losses.BinaryFocalCrossentropy(from_logits=True),
+    functools.partial(keras.losses.binary_crossentropy, from_logits=True),
+]
+
+
+@pytest.mark.parametrize("loss", LOGITS)
+def test_a_loss_of_logits_is_refused_when_compiling(loss):
+    gan = uncompiled()
+    with pytest.raises(ValueError, match="from_logits=False"):
+        gan.compile_generator_model(loss=loss)
+    with pytest.raises(ValueError, match="from_logits=False"):
+        gan.compile_discriminateor_model(loss=loss)
+
+
+@pytest.mark.parametrize("input_dim", [2.5, [1, 0], [0, 1], "12"])
+def test_sizes_that_are_none_are_refused_at_once(input_dim):
+    with pytest.raises(ValueError, match=r"signal_dim|noise_dim"):
+        demo_gan.GANModel(input_dim)
+
+
+def test_a_second_size_is_not_taken_for_a_folder():
+    with pytest.raises(ValueError, match=r"log_dir.*4"):
+        demo_gan.GANModel(1, 4)
 
 
 def test_a_weight_penalty_counts_for_its_own_network_only():
@@ -246,16 +297,17 @@ def test_a_weight_penalty_counts_for_its_own_network_only():
     assert_close(kernels, [0.98 * g_kernel, 0.96 * d_kernel])
 
 
-def test_a_discriminator_without_a_sigmoid_needs_another_loss():
+@pytest.mark.parametrize("output", [5.0, 1.1, -0.1])
+def test_a_discriminator_without_a_sigmoid_needs_another_loss(output):
     gan = uncompiled()
-    gan.add_discr_layer(layers.Rescaling(5))
-    compile_both(gan, still())
+    gan.add_discr_layer(layers.Rescaling(0.0, offset=output))
+    compile_both(gan, motionless())
     with pytest.raises(ValueError, match=r"0 (to|and) 1"):
         train(gan)
-    gan.compile_discriminateor_model(still(), "mse")
+    gan.compile_discriminateor_model(motionless(), "mse")
     with pytest.raises(ValueError, match=r"0 (to|and) 1"):
         train(gan)
-    compile_both(gan, still(), "mse")
+    compile_both(gan, motionless(), "mse")
     train(gan)
 
 
@@ -266,7 +318,7 @@ def test_compiling_again_changes_the_optimizer_and_no_weight():
     gan = small_gan()
     train(gan)
     before = all_weights(gan)
-    gan.compile_generator_model(still())
+    gan.compile_generator_model(motionless())
     assert same(before, all_weights(gan))
     train(gan)
     assert moved(before, all_weights(gan)) == [False] * 4 + [True] * 4
@@ -303,7 +355,7 @@ def test_averages_are_in_place_as_after_keras_fit(make):
 
     The Diary sees each epoch, so each runs in its own call. Only the last call ends a training.
     """
-    gan = gan_with(optimizer=still())
+    gan = gan_with(optimizer=motionless())
     gan.compile_generator_model(make())
     initial = weights(gan.generator_model)
     for epochs in (5, 3):
@@ -415,7 +467,7 @@ def test_six_gans_of_six_k_print_no_warning(caplog):
     assert not caplog.records
 
 
-def test_memory_does_not_grow_with_the_epochs(gan, both_ways):
+def test_memory_does_not_grow_with_the_epochs(gan, xla_or_not):
     train(gan, epoch=500, step_per=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     train(gan, epoch=3_000, step_per=1)
@@ -513,7 +565,82 @@ def test_what_a_callback_raises_ends_training(gan, when, epochs, error):
     with pytest.raises(error, match="enough"):
         train(gan, epoch=5, callbacks=[diary, fails])
     assert len(gan.train_status["gen_loss"]) == epochs
-    assert diary.events[-1] == "train ends"
+    assert "train ends" not in diary.events  # as after an error in `fit`
+
+
+def test_callbacks_that_want_to_hear_of_the_end_after_an_error(gan):
+    """Each of them hears of it, also if another one fails."""
+
+    def fail(*arguments, **logs):
+        raise ZeroDivisionError
+
+    first = Diary(hears_every_end=True)
+    last = Diary(hears_every_end=True)
+    fails = keras.callbacks.LambdaCallback(on_epoch_end=fail, on_train_end=fail)
+    fails.hears_every_end = True
+    with pytest.raises(ZeroDivisionError):
+        train(gan, callbacks=[first, fails, last])
+    assert first.events[-1] == last.events[-1] == "train ends"
+
+
+def test_backup_and_restore_is_refused_and_another_way_named(gan, tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    assert_refused(gan, "BackupAndRestore.*save_model", callbacks=backup)
+
+
+CHANGES = {
+    "compile": lambda gan: gan.compile_generator_model(),
+    "add a layer": lambda gan: gan.add_discr_layer(layers.ReLU(1)),
+    "train": lambda gan: train(gan),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_no_callback_can_change_a_gan_that_is_trained(gan, change):
+    changes = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: change(gan))
+    with pytest.raises(RuntimeError, match="trained"):
+        train(gan, callbacks=changes)
+    train(gan)
+
+
+def test_a_callback_can_load_models_while_a_gan_is_trained(gan, tmp_path):
+    before = steps_taken(gan)
+    gan.save_model(tmp_path)
+    loads = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: gan.load_model(tmp_path))
+    train(gan, callbacks=loads)
+    assert steps_taken(gan) == before
+
+
+class BatchDiary(Diary):
+    """Writes down the batches, too."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.events.append(f"batch {batch} begins")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append(f"batch {batch} ends")
+        self.batch_logs = logs
+
+
+def test_an_epoch_is_one_batch_to_the_callbacks(gan, tmp_path):
+    diary = BatchDiary()
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{epoch}.weights.h5", save_freq=2, save_weights_only=True
+    )
+    train(gan, epoch=5, callbacks=[diary, checkpoint])
+    events = ["epoch 1 begins", "batch 0 begins", "batch 0 ends", "epoch 1 ends"]
+    assert diary.events[5:9] == events
+    assert diary.batch_logs == diary.logs[-1]
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_train_returns_a_history_as_fit_does(gan):
+    look = demo_gan.Look(gan, SAMPLES, every=2)
+    history = train(gan, epoch=4, callbacks=look)
+    assert type(history) is keras.callbacks.History
+    assert history.history["gen_loss"] == gan.train_status["gen_loss"]
+    assert history.history["w1"] == [state.w1 for state in look.history]
+    assert history.epoch == [0, 1, 2, 3]
 
 
 def test_a_callback_can_stop_training(gan):
@@ -573,15 +700,22 @@ def test_training_shows_its_progress_only_when_asked_to(gan, caplog, capsys):
 # -- copies -------------------------------------------------------------------------------
 
 
-class Own(optimizers.Adam):
-    """An optimizer of a user's own."""
-
-
+@keras.saving.register_keras_serializable("tests")
 class Halving(optimizers.schedules.LearningRateSchedule):
     """A schedule of a user's own."""
 
     def __call__(self, step):
         return 0.1 * 0.5 ** ops.cast(step, "float32")
+
+    def get_config(self):
+        return {}
+
+
+class Unknown(Halving):
+    """One whose settings Keras does not know."""
+
+    def get_config(self):
+        raise NotImplementedError
 
 
 def pickled(gan):
@@ -591,11 +725,12 @@ def pickled(gan):
 COPIES = [
     (averaging, pickled),
     (scaled, copy.deepcopy),
-    (lambda: Own(Halving()), pickled),
+    (lambda: optimizers.Adam(Halving()), pickled),
     (lambda: optimizers.SGD(lambda: 0.1), copy.deepcopy),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 @pytest.mark.parametrize(("make", "copied"), COPIES)
 def test_a_copy_goes_on_as_the_first_one_would(make, copied):
     doubled = layers.Lambda(lambda t: 2 * t)
@@ -608,18 +743,42 @@ def test_a_copy_goes_on_as_the_first_one_would(make, copied):
     assert len(other.train_status["gen_loss"]) == 4
 
 
-@pytest.mark.parametrize("copied", [lambda gan: gan, pickled])
-def test_a_copy_keeps_the_loss_and_what_does_not_decay(copied):
-    """A flat loss moves nothing: weights decay alone, but for the biases."""
+def without_decay_of_biases():
     optimizer = optimizers.AdamW(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    gan = gan_with([], [], optimizer, flat)
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("copied", "biases_decay"), [(lambda gan: gan, False), (pickled, True), (copy.deepcopy, True)]
+)
+def test_a_copy_keeps_the_loss_and_says_that_all_weights_decay(copied, biases_decay, caplog):
+    """A flat loss moves nothing: weights decay alone, but for the biases."""
+    gan = gan_with()
+    gan.compile_generator_model(without_decay_of_biases(), flat)
+    gan.compile_discriminateor_model(without_decay_of_biases(), flat)
     for bias in gan.generator_training_model.weights[1::2]:
         bias.assign(bias + 1)
+    assert not caplog.records
     gan = copied(gan)
     before = all_weights(gan)
     train(gan)
-    assert moved(before, all_weights(gan)) == [True, False] * 4
+    assert moved(before, all_weights(gan)) == [True, biases_decay] * 4
+    assert sum("decays all weights" in line for line in caplog.messages) == 2 * biases_decay
+
+
+def test_an_optimizer_that_keras_cannot_copy_is_for_one_model_and_stays_as_it_is():
+    gan = gan_with()
+    optimizer = optimizers.SGD(Unknown())
+    gan.compile_generator_model(optimizer)
+    for use in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(ValueError, match="one for each model"):
+            use(gan)
+    with pytest.raises(ValueError, match="one for each model"):
+        gan.compile_discriminateor_model(optimizer)
+    before = all_weights(gan)
+    train(gan)
+    assert all(moved(before, all_weights(gan)))
 
 
 def test_a_copy_is_wired_anew_and_draws_no_graphs(gan, tmp_path):
@@ -714,7 +873,8 @@ LAST_THREE = np.arange(40).reshape(40, 1) > 36
 PROBLEMS = [
     (np.where(LAST_THREE, math.nan, REAL), r"\b3\b.*finite"),
     (np.ma.array(REAL, mask=LAST_THREE), r"\b3\b.*masked"),
-    (REAL[:, 0], r"shape.*\(40,\)"),
+    (REAL[:, 0], r"y\[:, None\]"),
+    (REAL[:, :, None], r"shape.*\(40, 1, 1\)"),
 ]
 
 
@@ -733,9 +893,13 @@ def test_a_batch_of_more_rows_than_there_are_is_refused(gan):
     assert_refused(gan, "batch_size", batch_size=41)
 
 
-@pytest.mark.parametrize("samples", [(NOISE, REAL), {"x": NOISE}, None])
-def test_samples_that_are_no_dict_of_both_are_refused_in_one_line(gan, samples):
-    with pytest.raises(ValueError, match=r'^sample_list\["[xy]"\] must .*\(n, [12]\).*$'):
+NO_SAMPLES = [((NOISE, REAL), "tuple"), ({"x": NOISE}, "'x'"), (REAL, "ndarray"), (None, "None")]
+
+
+@pytest.mark.parametrize(("samples", "kind"), NO_SAMPLES)
+def test_samples_that_are_no_dict_of_both_are_refused_in_one_line(gan, samples, kind):
+    expected = r'sample_list must be \{"x": noise \(n, 2\), "y": real samples \(n, 1\)\}, got'
+    with pytest.raises(ValueError, match=rf"^{expected} .*{kind}\S*$"):
         train(gan, samples)
 
 
@@ -751,6 +915,28 @@ def test_numbers_of_any_kind_train_and_are_shown(gan, convert):
     look = demo_gan.Look(gan, samples)
     gan.train(samples, np.int64(2), np.int32(8), np.uint8(3), callbacks=look)
     assert [state.epoch for state in look.history] == [1, 2]
+
+
+def test_samples_whose_rounding_counts_are_found_wherever_they_are(gan, monkeypatch):
+    """The rows are checked in pieces, and judged as a whole."""
+    monkeypatch.setattr(demo_gan, "ROWS_PER_PIECE", 7)
+    sorted_rows = np.sort(REAL, axis=0)
+    train(gan, {"x": NOISE, "y": 100 + sorted_rows})  # pieces vary less than the whole
+    gan.train_status.clear()
+    assert_refused(gan, "variation", y=np.where(LAST_THREE, 1e9 + REAL, 1e9))
+    assert_refused(gan, r"\b3\b.*finite", y=np.where(LAST_THREE, math.nan, REAL))
+
+
+def test_checking_samples_takes_little_memory():
+    rows = np.random.default_rng(0).standard_normal((2**22, 2))  # 64 MiB
+    gan = small_gan(noise_dim=2, signal_dim=2)
+    samples = {"x": rows, "y": rows}
+    tracemalloc.start()
+    batches = demo_gan.cut_into_batches(gan, samples, 32)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(batches) == 2
+    assert peak < 1.2 * sum(array.nbytes for array in samples.values())
 
 
 def test_rows_that_do_not_fill_a_batch_are_left_out(gan):
