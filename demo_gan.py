@@ -103,14 +103,13 @@ def log_loss_generator(y_true, y_pred):
 #         update G to lower log(1 - D(G(x)))
 #         tell the callbacks the losses of the epoch
 #
-# `GANModel._run_epoch` is this loop. It does not run in Python. The networks are so small that
-# calling TensorFlow for every update would take ten times as long as the arithmetic, so TensorFlow
-# runs the loop, and one call runs many epochs. Keras's `fit(steps_per_execution=...)`, with an
-# epoch as its step, cannot do that here: it would draw the batches in another order, and its
-# callbacks would be told only of each call's last epoch.
+# `GANModel._run_epoch` is this loop. TensorFlow runs it, many epochs in one call, because the
+# networks are so small that calling TensorFlow for every update would take ten times as long as the
+# arithmetic. Keras's `fit(steps_per_execution=...)`, with an epoch as its step, cannot do that: it
+# would draw the batches in another order, and tell its callbacks only of each call's last epoch.
 #
-# A network is what plays: G or D. A model is what trains it: the network together with its
-# opponent, a loss and an optimizer. A player has one of each.
+# A network is what plays, G or D. A model is what trains it: the network, its opponent, a loss and
+# an optimizer. A player has one of each.
 
 EPOCHS_PER_CALL = 50  # Calls are short, so that Ctrl-C and `stop_training` soon take effect.
 ROWS_PER_CALL = 2**15  # rows of noise for D's updates; makes calls shorter when batches are large
@@ -264,10 +263,8 @@ class GANModel:
             loss: Keras loss function of `(y_true, y_pred)`, or its name. `y_pred`, `(batch, 1)`, is
                 D(G(x)); `y_true` is all ones. Default: the article's, `log_loss_generator`.
 
-        Raises:
-            ValueError: if a network is incomplete, has a layer twice, or cannot be saved; if the
-                loss wants logits; if an optimizer is in use and Keras cannot copy it.
-            RuntimeError: if a callback calls it during training.
+        Raises a ValueError if a network is incomplete, has a layer twice, or cannot be saved; if
+        the loss wants logits; or if Keras cannot copy an optimizer in use.
         """
         check_networks(self)
         x = keras.Input((self.noise_dim,), name="x")
@@ -294,16 +291,11 @@ class GANModel:
         draw_graph(player.model, self.log_dir)
 
     def _run_epoch(self, noise, real, picks):
-        """Train one epoch. AutoGraph turns the loop into one of TensorFlow's.
+        """Train one epoch: the algorithm above. AutoGraph makes a loop of TensorFlow's of it.
 
-        Args:
-            noise: all batches of noise, `(batch_count, batch_size, noise_dim)`.
-            real: all batches of real samples, `(batch_count, batch_size, signal_dim)`.
-            picks: the numbers of the epoch's batches, `(2 * K + 1,)`: K times one of noise and one
-                of real samples, then one of noise.
-
-        Returns:
-            D's and G's losses, and how far D's outputs lie outside of 0 to 1.
+        `noise` and `real` are all batches, `(batch_count, batch_size, width)`. `picks`, `(2 * K +
+        1,)`, are the numbers of those to use: K times one of noise and one of real samples, then
+        one of noise. Returns D's and G's losses, and how far D's outputs lie outside of 0 to 1.
         """
         # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches.
         step_per = tf.size(picks) // 2
@@ -358,21 +350,16 @@ class GANModel:
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
             plot: whether to keep each epoch's generated batch in `train_status`, and to show each
                 epoch for 0.05 s in a window or a notebook's cell. Default: False.
-            callbacks: Keras callback, or list of them. They hear what `fit` would tell them; an
-                epoch is one batch, with `dis_loss` and `gen_loss` in `logs`. Their `model` is
-                `generator_training_model`, which has the weights of both networks. A callback that
-                reads the weights only after every N-th epoch can set an attribute
-                `sees_weights_every = N`, or `math.inf`. Training is then faster, because the epochs
-                in between run in one call.
+            callbacks: Keras callback, or list of them. They hear what `fit` would tell them, of one
+                batch an epoch, with `dis_loss` and `gen_loss` in `logs`. Their `model` is
+                `generator_training_model`, which contains both networks. A callback that reads the
+                weights only after every N-th epoch can set `sees_weights_every = N`, or `math.inf`.
+                Training is then faster, because the epochs in between run in one call.
             verbose: 1 shows a progress line. Default: 0.
 
-        Returns:
-            A Keras `History` of the callbacks' logs.
-
-        Raises:
-            ValueError: before anything has changed, if an argument is wrong or a model is not
-                compiled; later, if D's output leaves 0 to 1 under the article's losses.
-            FloatingPointError: when a loss, an output or a weight is no longer finite.
+        Returns a Keras `History`. Raises a ValueError, before anything has changed, if an argument
+        is wrong or a model is not compiled; later, a ValueError if D's output leaves 0 to 1 under
+        the article's losses, and a FloatingPointError if training diverges.
         """
         refuse_in_training(self)
         epochs = whole_number("epoch", epoch)
@@ -503,7 +490,7 @@ def make_samples(rows, noise_dim=4, seed=None):
 # What `train` needs before it starts, and what it checks while it runs.
 
 UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
-ROWS_PER_PIECE = 2**14  # Samples are checked in pieces, which need little memory.
+ROWS_COMPARED = 2**16  # rows of samples that are compared with what rounding leaves of them
 
 
 def whole_number(name, value, low=1, high=2**31 - 1):
@@ -594,8 +581,8 @@ def noise_and_real(gan, sample_list):
     """Return the two arrays of a `sample_list`, as training sees them."""
     if not isinstance(sample_list, Mapping) or not {"x", "y"} <= set(sample_list):
         raise ValueError(
-            f'sample_list must be {{"x": noise (n, {gan.noise_dim}), '
-            f'"y": real samples (n, {gan.signal_dim})}}, got {kind_of(sample_list)}'
+            f'sample_list must be {{"x": noise (n, {gan.noise_dim}), "y": real samples '
+            f"(n, {gan.signal_dim})}}, got a {type(sample_list).__name__}"
         )
     noise = checked_rows('sample_list["x"]', sample_list["x"], gan.noise_dim)
     real = checked_rows('sample_list["y"]', sample_list["y"], gan.signal_dim)
@@ -604,47 +591,29 @@ def noise_and_real(gan, sample_list):
     return noise, real
 
 
-def kind_of(value):
-    """Say what a value is, without its contents."""
-    if isinstance(value, Mapping):
-        return f"a dictionary of {', '.join(map(repr, value)) or 'nothing'}"
-    return f"a {type(value).__name__}"
-
-
 def checked_rows(name, values, width):
     """Return rows of numbers as an array of Keras's float type, `(n, width)`.
 
-    Raises a ValueError that begins with the name if training cannot use them. They are checked in
-    pieces, which takes little memory.
+    Raises a ValueError that begins with the name if training cannot use them.
     """
     wanted = f"{name} must be finite numbers, (n, {width}), none of them masked"
     try:
         values = np.ma.asarray(values)
-        if values.ndim == 1:
-            raise ValueError(f"a vector: use {name[-3]}[:, None]")
-        if values.size == 0 or values.shape[1:] != (width,):
-            raise ValueError(f"shape {values.shape}")
-        rows = np.empty(values.shape, keras.config.floatx())
-        totals = np.zeros((2, 2, width))
-        for start in range(0, len(rows), ROWS_PER_PIECE):
-            piece = slice(start, start + ROWS_PER_PIECE)
-            exact = values[piece].astype("float64", casting="same_kind")
-            exact = np.asarray(exact.filled(math.nan))
-            with np.errstate(all="ignore"):
-                rows[piece] = exact
-                deviations = np.stack([exact, exact - rows[piece]])
-                if start == 0:
-                    first = deviations[:, :1].copy()
-                deviations -= first
-                totals += [deviations.sum(axis=1), np.square(deviations).sum(axis=1)]
+        with np.errstate(over="ignore"):
+            rows = values.astype(keras.config.floatx(), casting="same_kind").filled(math.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{wanted}; got {reason(error)}") from error
+    rows = np.asarray(rows)
+    if rows.ndim == 1:
+        raise ValueError(f"{wanted}; got a vector, use {name[-3]}[:, None]")
+    if rows.size == 0 or rows.shape[1:] != (width,):
+        raise ValueError(f"{wanted}; got shape {rows.shape}")
     bad = rows.size - np.count_nonzero(np.isfinite(rows))
     if bad:
         raise ValueError(f"{wanted}; {bad} of {rows.size} are masked or not finite as {rows.dtype}")
-    mean, square = totals / len(rows)
-    of_rows, of_rounding = square - np.square(mean)  # variances
-    if (of_rounding > 0.01 * of_rows).any():
+    some = slice(None, None, math.ceil(len(rows) / ROWS_COMPARED))
+    exact = np.asarray(values[some], "float64")
+    if (np.std(exact - rows[some], axis=0) > 0.1 * np.std(exact, axis=0)).any():
         raise ValueError(f"{wanted}; rounding to {rows.dtype} removes most of their variation")
     return rows
 
@@ -1666,8 +1635,11 @@ class Look(keras.callbacks.Callback):
     """
 
     hears_every_end = True
-    is_watching = False
     sees_weights_every = 1
+    is_watching = False
+    state = None
+    epoch = 0
+    epochs_before = 0
 
     def __init__(self, gan, sample_list, every=None):
         super().__init__()
@@ -1842,6 +1814,7 @@ class Window(View):
     def show(self):
         if self.states[-1].epoch == self.params["epochs"]:
             self._draw()  # `close` waits, when the models are saved
+            self.canvas.flush_events()
         else:
             self._show_until(self.due + FRAME_SECONDS)
 
@@ -1857,7 +1830,6 @@ class Window(View):
     def _draw(self):
         self.picture.render()
         self.canvas.blit(self.canvas.figure.bbox)
-        self.canvas.flush_events()
 
     def _show_until(self, due):
         """Show the picture until a time of `time.perf_counter`, and longer while it is held."""
@@ -1871,8 +1843,7 @@ class Window(View):
             else:
                 self.picture.title.set_text(title)
                 rest = min(rest, due - time.perf_counter())
-            self.picture.render()
-            self.canvas.blit(self.canvas.figure.bbox)
+            self._draw()
             self.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
             is_over = time.perf_counter() >= due
             if self.is_held:
@@ -2024,6 +1995,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     sees_weights_every = math.inf
     hears_every_end = True
+    bar = None
 
     def __init__(self, as_bar=False, sliced=""):
         super().__init__()
@@ -2122,7 +2094,7 @@ def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
             )
     if plot or verbose:
         look = Look(gan, sample_list)
-        shown = [Dispensable(look, "the live picture failed")]
+        shown = [Dispensable(look, "the pictures stop here")]
         if verbose:
             line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
             shown.append(Dispensable(line, "the progress line failed"))
