@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import csv
+import gc
 import importlib
 import io
 import json
@@ -516,6 +517,7 @@ def test_signal_in_the_first_call_saves_nothing(main, models, dot, saves_always)
     finally:
         over.set()
     assert "epoch 1 of 2" in err
+    assert "nothing saved: the signal came before the first epoch was done" in err
 
 
 @pytest.mark.parametrize(
@@ -958,17 +960,44 @@ def test_models_whose_folder_is_gone_are_rescued(fast_main, models, temporary):
     Image.open(PICTURE).close()
 
 
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_divergence_leaves_the_old_models(main, models):
+@pytest.fixture
+def diverging(models):
+    """A folder of models that diverge after some epochs."""
     gan = demo_gan.make_gan()
-    set_bias(gan.generator_model, 1e38)  # too much for D after some epochs
+    set_bias(gan.generator_model, 1e38)  # too much for D
     gan.save_model(models)
-    before = contents(models)
+    return models
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_leaves_the_old_models(main, diverging):
+    before = contents(diverging)
     limit_files(5_000)  # the animation fails as well
     err = main("-r -e 60 -gif a.gif", 1)
     assert sorted("diverged" in error for error in re.findall("ERROR.*", err)) == [False, True]
-    assert re.search("nothing.*saved.*finite", err)
-    assert contents(models) == before
+    assert re.search("nothing.*saved.*finite.*models is unchanged", err)
+    assert contents(diverging) == before
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_after_a_save_says_of_which_epoch_the_models_are(main, diverging, saves_always):
+    before = contents(diverging)
+    err = main("-r -e 60", 1)
+    (epoch,) = re.findall(r"nothing saved: .*finite; models .* after epoch (\d+)", err)
+    last_epoch = re.findall(r"epoch (\d+) of 60", err)[-1]
+    assert int(epoch) >= int(last_epoch)
+    assert contents(diverging) != before
+    loaded(diverging)
+
+
+def test_program_called_by_another_leaves_no_gan_and_the_garbage_collector_as_it_was(main):
+    def gans():
+        gc.collect()
+        return sum(type(item) is demo_gan.GANModel for item in gc.get_objects())
+
+    before = gc.get_freeze_count(), gans()
+    main("-e 1 -k 1")
+    assert (gc.get_freeze_count(), gans()) == before
 
 
 @pytest.mark.tools
