@@ -55,16 +55,17 @@ def reported(what):
     try:
         yield
     except FAILURES as error:
-        report(what, error, stacklevel=3)
+        report(what, error, stacklevel=3)  # contextlib stands between this and the caller
 
 
 def reason(error):
     """Return the first thing that an error says, in one line of at most 300 characters.
 
-    Tracebacks are passed over, and lines that only introduce something, such as
+    Lines of a traceback are passed over, and those that only introduce something, such as
     "Graph execution error:".
     """
-    telling = re.search(r"^(?!\s*(File \"|<)).*[^:\s]$", str(error), re.MULTILINE)
+    # TensorFlow indents what a traceback quotes by eight spaces.
+    telling = re.search(r"^(?! {8}|\s*File \"|\s*<).*[^:\s]$", str(error), re.MULTILINE)
     if telling is None:
         return type(error).__name__
     return telling[0].strip()[:300]

@@ -112,7 +112,7 @@ def log_loss_generator(y_true, y_pred):
 # an optimizer. A player has one of each.
 
 EPOCHS_PER_CALL = 50  # Calls are short, so that Ctrl-C and `stop_training` soon take effect.
-ROWS_PER_CALL = 2**15  # rows of noise for D's updates; makes calls shorter when batches are large
+ROWS_PER_CALL = 2**15  # rows of noise for D's updates, so that large batches make no call long
 
 
 class Player:
@@ -120,12 +120,12 @@ class Player:
 
     Attributes:
         network: the network that plays, a Keras model.
-        model: the compiled Keras model that trains the network. None before it is compiled.
+        training_model: the compiled Keras model that trains it. None before it is compiled.
     """
 
     def __init__(self, network):
         self.network = network
-        self.model = None
+        self.training_model = None
         self._fresh_state = {}
 
     def compile(self, inputs, outputs, optimizer, loss):
@@ -139,12 +139,12 @@ class Player:
         model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
         # Build it now. Building it inside the traced function would force a second trace.
         model.optimizer.build(self.network.trainable_weights)
-        self.model = model
+        self.training_model = model
         self._fresh_state = self.get_state()
 
     @tf.autograph.experimental.do_not_convert
     def update(self, inputs):
-        """Take one step of the model's optimizer, with the weights of the network.
+        """Take one step of the optimizer, with the weights of the network.
 
         Naming the weights is what keeps the other network as it is. The article set
         `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
@@ -152,28 +152,36 @@ class Player:
         Translated literally, both phases train D, and G's phase trains it to take generated samples
         for real ones. G never moves, and nothing warns.
 
+        BatchNormalization layers run in training mode in both phases: they normalize by the batch
+        and update their moving averages, even in the network that is not being trained.
+
         Returns the loss and, with the article's losses, how far D's outputs lie outside of 0 to 1.
         """
+        model = self.training_model
         excess = 0.0
         with tf.GradientTape() as tape:
-            outputs = self.model(inputs, training=True)
+            outputs = model(inputs, training=True)
             # The weight penalties are those of this network alone.
             loss = ops.cast(sum(self.network.losses), keras.config.floatx())
-            for loss_function, output in zip(self.model.loss, keras.tree.flatten(outputs)):
+            for loss_function, output in zip(model.loss, keras.tree.flatten(outputs)):
                 output = ops.cast(output, loss.dtype)
                 loss += ops.mean(loss_function(ops.ones_like(output), output))
                 if loss_function in (log_loss_discriminator, log_loss_generator):
                     excess += ops.mean(ops.relu(-output) + ops.relu(output - 1))
             # A LossScaleOptimizer scales the loss; others return it unchanged.
-            scaled = self.model.optimizer.scale_loss(loss)
+            scaled = model.optimizer.scale_loss(loss)
         weights = self.network.trainable_weights
-        self.model.optimizer.apply(tape.gradient(scaled, weights), weights)
+        model.optimizer.apply(tape.gradient(scaled, weights), weights)
         return ops.stack([loss, excess])
 
     @tf.autograph.experimental.do_not_convert
-    def predict(self, inputs):
-        """Return the output of the network as it is in use."""
+    def output(self, inputs):
+        """Return the output of the network in inference mode."""
         return self.network(inputs, training=False)
+
+    def finish(self):
+        """Put averages of the weights in place, if the optimizer makes them, as `fit` does."""
+        self.training_model.optimizer.finalize_variable_values(self.network.trainable_weights)
 
     def get_state(self):
         """Return what the optimizer has learned, as arrays by name, `{}` before compiling."""
@@ -186,15 +194,20 @@ class Player:
         for name, variable in state_variables(self).items():
             variable.assign(state[name])
 
-    def finish(self):
-        """Put averages of the weights in place, if the optimizer makes them, as `fit` does."""
-        self.model.optimizer.finalize_variable_values(self.network.trainable_weights)
-
     def __getstate__(self):  # to pickle and to copy
-        return packed_player(self)
+        """Return the parts of a player. A wired model cannot be copied; its settings can."""
+        settings = None
+        if self.training_model is not None:
+            optimizer = fresh_copy(self.training_model.optimizer)
+            settings = optimizer, self.training_model.loss[0], self.get_state()
+        flags = [weight.trainable for weight in self.network.weights]
+        return {"network": self.network, "flags": flags, "settings": settings}
 
-    def __setstate__(self, state):
-        unpack_player(self, state)
+    def __setstate__(self, state):  # `GANModel.__setstate__` makes the model
+        self.__init__(state["network"])
+        self.settings = state["settings"]
+        for weight, flag in zip(self.network.weights, state["flags"]):
+            weight.trainable = flag
 
 
 class GANModel:
@@ -208,9 +221,9 @@ class GANModel:
         generator_model: the network G, `(batch, noise_dim)` to `(batch, signal_dim)`.
         discriminateor_model: the network D, `(batch, signal_dim)` to `(batch, 1)`.
         generator_training_model, discriminateor_training_model: the compiled models that train G
-            and D, None until then and after a new layer. Their Keras names are the article's:
-            `gan_generator_model`.
-        generator, discriminator: the two players, each with its network and its model.
+            and D. None before they are compiled, and again after a layer is added. Their Keras
+            names are the article's: `gan_generator_model`.
+        generator, discriminator: the two players.
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
@@ -234,11 +247,11 @@ class GANModel:
 
     @property
     def generator_training_model(self):
-        return self.generator.model
+        return self.generator.training_model
 
     @property
     def discriminateor_training_model(self):
-        return self.discriminator.model
+        return self.discriminator.training_model
 
     def add_gen_layer(self, layer):
         """Append any Keras layer to the generator. The last one outputs `signal_dim` numbers."""
@@ -252,8 +265,8 @@ class GANModel:
         refuse_in_training(self)
         player.network.add(layer)
         # Both models contain this network.
-        self.generator.model = None
-        self.discriminator.model = None
+        self.generator.training_model = None
+        self.discriminator.training_model = None
 
     def compile_generator_model(self, optimizer=None, loss=log_loss_generator):
         """Wire and compile the model that trains the generator. It can be compiled again.
@@ -288,10 +301,10 @@ class GANModel:
         refuse_in_training(self)
         player.compile(inputs, outputs, optimizer, loss)
         self._traced = None
-        draw_graph(player.model, self.log_dir)
+        draw_graph(player.training_model, self.log_dir)
 
     def _run_epoch(self, noise, real, picks):
-        """Train one epoch: the algorithm above. AutoGraph makes a loop of TensorFlow's of it.
+        """Train one epoch: the algorithm above. AutoGraph turns its loop into a TensorFlow loop.
 
         `noise` and `real` are all batches, `(batch_count, batch_size, width)`. `picks`, `(2 * K +
         1,)`, are the numbers of those to use: K times one of noise and one of real samples, then
@@ -305,28 +318,29 @@ class GANModel:
             y = tf.gather(real, tf.gather(picks, 2 * step + 1))
             d_total += self.discriminator.update([y, x])
         x = tf.gather(noise, tf.gather(picks, 2 * step_per))
-        gen_loss, g_excess = tf.unstack(self.generator.update(x))
         dis_loss, d_excess = tf.unstack(d_total / tf.cast(step_per, noise.dtype))
+        gen_loss, g_excess = tf.unstack(self.generator.update(x))
         return tf.stack([dis_loss, gen_loss, d_excess + g_excess])
 
     def _run_epochs(self, noise, real, picks, count):
-        """Run `count` epochs. `picks` has a row for each, and maybe more rows.
+        """Run `count` epochs, with a row of picks for each.
 
-        BatchNormalization layers run in training mode in both phases: they normalize by the batch
-        and update their moving averages, even in the network that is not being trained.
+        Neither the shape of picks nor `count` makes XLA compile anew: there may be more rows, and a
+        `while` takes any count, where a `for` would not. A count of 0 only compiles.
 
         Returns what `_run_epoch` returns, in a row for each row of picks; then the last generated
         batch, and D's output on it.
         """
         records = tf.zeros((tf.shape(picks)[0], 3), noise.dtype)
         epoch = 0
-        while epoch < count:  # `for` would make XLA compile anew for every count
+        while epoch < count:
             record = self._run_epoch(noise, real, tf.gather(picks, epoch))
             records = tf.tensor_scatter_nd_update(records, [[epoch]], [record])
             epoch += 1
-        last_pick = tf.gather(tf.gather(picks, count - 1), tf.shape(picks)[1] - 1)
-        generated = self.generator.predict(tf.gather(noise, last_pick))
-        return records, generated, self.discriminator.predict(generated)
+        last_picks = tf.gather(picks, tf.maximum(count, 1) - 1)
+        x = tf.gather(noise, tf.gather(last_picks, tf.size(last_picks) - 1))
+        generated = self.generator.output(x)
+        return records, generated, self.discriminator.output(generated)
 
     def train(
         self,
@@ -350,8 +364,8 @@ class GANModel:
             step_per: updates of the discriminator per epoch, the article's K. Default: 10.
             plot: whether to keep each epoch's generated batch in `train_status`, and to show each
                 epoch for 0.05 s in a window or a notebook's cell. Default: False.
-            callbacks: Keras callback, or list of them. They hear what `fit` would tell them, of one
-                batch an epoch, with `dis_loss` and `gen_loss` in `logs`. Their `model` is
+            callbacks: Keras callback, or list of them. They are called as by `fit`, as if each
+                epoch had one batch, with `dis_loss` and `gen_loss` in `logs`. Their `model` is
                 `generator_training_model`, which contains both networks. A callback that reads the
                 weights only after every N-th epoch can set `sees_weights_every = N`, or `math.inf`.
                 Training is then faster, because the epochs in between run in one call.
@@ -366,23 +380,27 @@ class GANModel:
         batch_size = whole_number("batch_size", batch_size)
         step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
-        callback_list = make_callbacks(self, sample_list, epochs, plot, callbacks, verbose)
+        shown = what_train_shows(self, sample_list, plot, verbose)
+        callback_list = make_callbacks(self, epochs, shown, callbacks)
         if self._traced is None:
-            self._traced = TracedEpochs(self._run_epochs, self)
-        epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
+            self._traced = TracedEpochs(self, self._run_epochs)
         if plot:
             epochs_per_call = 1  # to keep what every epoch generated
+        else:
+            epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         picks = np.zeros((epochs_per_call, 2 * step_per + 1), "int32")
         done = 0
         logs = None
         with training(self, callback_list):
-            run_epochs = self._traced.choose(noise, real, picks, epochs * step_per)
+            run_epochs = self._traced.compiled_for(noise, real, picks, epochs * step_per)
             while done < epochs and not callback_list.model.stop_training:
                 count = min(epochs_per_call, epochs - done, epochs_until_seen(callback_list, done))
                 pick_batches(picks[:count], len(noise))
+                # The first epoch begins before the call, so that a callback can set the learning
+                # rate. The others have run when the callbacks are told that they begin.
                 begin_epoch(callback_list, done)
                 results = run_epochs(noise, real, picks, count)
-                for row, (dis_loss, gen_loss) in enumerate(self._keep(results, count, plot)):
+                for row, (dis_loss, gen_loss) in enumerate(self._record(results, count, plot)):
                     if row > 0:
                         begin_epoch(callback_list, done)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
@@ -394,7 +412,7 @@ class GANModel:
             callback_list.on_train_end(logs)
         return callback_list.model.history
 
-    def _keep(self, results, count, plot):
+    def _record(self, results, count, plot):
         """Keep what `_run_epochs` returned, and check it. Returns both losses of each epoch."""
         records, generated, d_output = (tensor.numpy() for tensor in results)
         records = records[:count]
@@ -404,7 +422,7 @@ class GANModel:
         if plot:
             self.train_status["gen_result"].append(generated)
             self.train_status["dis_result"].append(d_output)
-        weights = self.generator_training_model.get_weights()
+        weights = self.generator_training_model.get_weights()  # those of both networks
         check_results(records, [generated, d_output, *weights])
         return records[:, :2].tolist()
 
@@ -412,8 +430,8 @@ class GANModel:
         """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder.
 
         They are Keras models, and also hold the state of the optimizers, but not their settings.
-        Both are complete before either replaces an old file. Plain Keras reads them, unless parts
-        inside a layer are frozen: then it cannot read back what it writes itself either.
+        Both are complete before either replaces an old file. Plain Keras reads them, except where
+        only parts of a layer are frozen: Keras cannot read such files, not even its own.
 
         Raises a ValueError if there are no layers or weights are not finite, and an OSError if the
         files cannot be written.
@@ -440,9 +458,13 @@ class GANModel:
         return {**vars(self), "_traced": None, "is_training": False}
 
     def __setstate__(self, state):
-        vars(self).update(state, log_dir=None)  # so that it draws no graphs again
-        recompile(self.generator, self.compile_generator_model)
-        recompile(self.discriminator, self.compile_discriminateor_model)
+        vars(self).update(state, log_dir=None)  # its graphs have been drawn
+        compile_models = [self.compile_generator_model, self.compile_discriminateor_model]
+        for player, compile_model in zip([self.generator, self.discriminator], compile_models):
+            if player.settings is not None:
+                optimizer, loss, learned = player.settings
+                compile_model(optimizer, loss)
+                player.set_state(learned)
         self.log_dir = state["log_dir"]
 
 
@@ -485,9 +507,9 @@ def make_samples(rows, noise_dim=4, seed=None):
 
 
 # ---------------------------------------------------------------------------------------
-# 4. Checks and tracing
+# 4. Checks, callbacks and tracing
 #
-# What `train` needs before it starts, and what it checks while it runs.
+# What `train` needs before it starts, what it checks while it runs, and how it tells callbacks.
 
 UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
 ROWS_COMPARED = 2**16  # rows of samples that are compared with what rounding leaves of them
@@ -533,7 +555,8 @@ def check_networks(gan):
         for layer in all_layers(network):
             parts = {id(layer)}
             if not isinstance(layer, keras.Model):
-                parts |= {id(weight) for weight in layer.weights}  # a wrapper shares its layer's
+                # A wrapper has the weights of the layer in it.
+                parts |= {id(weight) for weight in layer.weights}
             if parts & seen:
                 raise ValueError(f"layer {layer.name} is used twice: make one for each place")
             seen |= parts
@@ -584,28 +607,28 @@ def noise_and_real(gan, sample_list):
             f'sample_list must be {{"x": noise (n, {gan.noise_dim}), "y": real samples '
             f"(n, {gan.signal_dim})}}, got a {type(sample_list).__name__}"
         )
-    noise = checked_rows('sample_list["x"]', sample_list["x"], gan.noise_dim)
-    real = checked_rows('sample_list["y"]', sample_list["y"], gan.signal_dim)
+    noise = checked_rows(sample_list, "x", gan.noise_dim)
+    real = checked_rows(sample_list, "y", gan.signal_dim)
     if len(noise) != len(real):
         raise ValueError('sample_list["x"] and sample_list["y"] must have the same number of rows')
     return noise, real
 
 
-def checked_rows(name, values, width):
+def checked_rows(sample_list, key, width):
     """Return rows of numbers as an array of Keras's float type, `(n, width)`.
 
-    Raises a ValueError that begins with the name if training cannot use them.
+    Raises a ValueError that names the key if training cannot use them.
     """
-    wanted = f"{name} must be finite numbers, (n, {width}), none of them masked"
+    wanted = f'sample_list["{key}"] must be finite numbers, (n, {width}), none of them masked'
     try:
-        values = np.ma.asarray(values)
+        values = np.ma.asarray(sample_list[key])
         with np.errstate(over="ignore"):
             rows = values.astype(keras.config.floatx(), casting="same_kind").filled(math.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{wanted}; got {reason(error)}") from error
     rows = np.asarray(rows)
     if rows.ndim == 1:
-        raise ValueError(f"{wanted}; got a vector, use {name[-3]}[:, None]")
+        raise ValueError(f"{wanted}; got a vector, use {key}[:, None]")
     if rows.size == 0 or rows.shape[1:] != (width,):
         raise ValueError(f"{wanted}; got shape {rows.shape}")
     bad = rows.size - np.count_nonzero(np.isfinite(rows))
@@ -638,6 +661,73 @@ def pick_batches(picks, batch_count):
         row[:] = [random.randint(0, batch_count - 1) for _ in row]
 
 
+def make_callbacks(gan, epochs, shown, callbacks):
+    """Return the callbacks of a training as a CallbackList. Raise a ValueError for nonsense."""
+    if not gan.generator_training_model or not gan.discriminateor_training_model:
+        raise ValueError("compile both models before train()")
+    history = keras.callbacks.History()
+    history.sees_weights_every = math.inf
+    callbacks = [*shown, *keras.tree.flatten(callbacks or []), history]
+    for callback in callbacks:
+        epochs_to_see(callback)
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "BackupAndRestore knows one optimizer of two: call save_model in a callback instead"
+            )
+    model = gan.generator_training_model
+    # Some of Keras's callbacks log what they do if `verbose` is 1.
+    return keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=1, verbose=1)
+
+
+def epochs_to_see(callback):
+    """Return how many epochs lie between two at which a callback sees the weights."""
+    every = getattr(callback, "sees_weights_every", 1)
+    if every == math.inf:
+        return every
+    return whole_number(f"sees_weights_every of {type(callback).__name__}", every)
+
+
+def epochs_until_seen(callback_list, done):
+    """Return how many epochs may run before a callback has to see the weights."""
+    periods = [epochs_to_see(callback) for callback in callback_list.callbacks]
+    return min(period - done % period for period in periods)
+
+
+def begin_epoch(callback_list, epoch):
+    """Tell the callbacks that an epoch begins, and its one batch."""
+    callback_list.on_epoch_begin(epoch)
+    callback_list.on_train_batch_begin(0)
+
+
+def end_epoch(callback_list, epoch, logs):
+    """Tell the callbacks that the one batch of an epoch ends, and the epoch."""
+    callback_list.on_train_batch_end(0, logs)
+    callback_list.on_epoch_end(epoch, logs)
+
+
+@contextmanager
+def training(gan, callback_list):
+    """Within this context a GAN is trained.
+
+    After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
+    attribute `hears_every_end`, which have something to save or to close. If the exception is of an
+    `on_train_end`, they may hear of the end twice.
+    """
+    callback_list.model.stop_training = False
+    gan.is_training = True
+    try:
+        callback_list.on_train_begin()
+        yield
+    except BaseException:
+        with ExitStack() as ends:  # calls them from the last to the first, whatever one raises
+            for callback in reversed(callback_list.callbacks):
+                if getattr(callback, "hears_every_end", False):
+                    ends.callback(callback.on_train_end)
+        raise
+    finally:
+        gan.is_training = False
+
+
 def refuse_in_training(gan):
     """Raise a RuntimeError if a callback changes or trains a GAN that is being trained."""
     if gan.is_training:
@@ -650,7 +740,7 @@ class TracedEpochs:
     XLA makes epochs faster, but needs about a second to compile them.
     """
 
-    def __init__(self, run_epochs, gan):
+    def __init__(self, gan, run_epochs):
         models = gan.generator_training_model, gan.discriminateor_training_model
         self.can_use_xla = all(model.jit_compile for model in models)
         self.updates = 0
@@ -661,11 +751,12 @@ class TracedEpochs:
             tf.TensorSpec((None, None), "int32"),
             tf.TensorSpec((), "int32"),
         ]
-        # TensorFlow counts traces by function; a partial gives each GAN its own.
+        # TensorFlow warns of a function that it traces again and again. A partial gives each GAN a
+        # function of its own.
         self.plain = tf.function(partial(run_epochs), signature)
         self.compiled = tf.function(self.plain, signature, autograph=False, jit_compile=True)
 
-    def choose(self, noise, real, picks, updates):
+    def compiled_for(self, noise, real, picks, updates):
         """Return the function for a training of so many updates of D. Earlier ones count too."""
         self.updates += updates
         if self.can_use_xla and self.updates >= UPDATES_FOR_XLA:
@@ -700,10 +791,10 @@ def check_results(records, arrays):
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 STATE = "optimizer_weights"  # the group in which Keras's own .h5 files have an optimizer's state
-LARGEST_COUNT = 2**62  # of an optimizer's steps
+LARGEST_COUNT = 2**62  # An optimizer that counts its steps in 64 bits can go on from here.
 
 # Warnings, standard output and matplotlib's style belong to the whole process. Whoever changes them
-# for a while holds this lock, so that another thread does not restore what is not right.
+# for a while holds this lock, so that no other thread changes or restores them in between.
 PROCESS_LOCK = threading.RLock()
 
 
@@ -731,11 +822,11 @@ def replacing(*paths):
             files = [Path(scratch, path.name) for path in paths]
             yield files
             for file, path in zip(files, paths):
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
                 if path.is_file():
                     with suppress(OSError):  # some file systems have no modes
                         shutil.copymode(path, file)
-                with file.open("rb+") as written:
-                    os.fsync(written.fileno())
             for file, path in zip(files, paths):
                 file.replace(path)
     except Exception as error:
@@ -795,9 +886,9 @@ def state_variables(player):
     `Adam_2_momentum` belongs to `network.weights[2]`, and `Adam_at_0_iteration` to no weight. The
     settings are not part of the state: the user may go on with another learning rate.
     """
-    if player.model is None:
+    if player.training_model is None:
         return {}
-    optimizer = player.model.optimizer
+    optimizer = player.training_model.optimizer
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
     paths = [weight.path.replace("/", "_") for weight in player.network.weights]
     found = {}
@@ -831,8 +922,8 @@ def read_players(players, folder):
             player.set_state(state)
         undo.pop_all()  # keep the new weights
     for player, (_, state, _) in zip(players, contents):
-        if player.model is None:
-            LOG.warning("the state of the optimizers is left: compile both models, then load")
+        if player.training_model is None:
+            LOG.warning("the state of the optimizers is not loaded: compile both models, then load")
             break
         if state is None:
             LOG.info(f"the optimizer of {player.network.name} starts afresh: no saved state fits")
@@ -859,8 +950,8 @@ def read_player(player, path):
     network = player.network
     try:
         with h5py.File(path) as file:
-            most = len(network.layers) + len(network.weights)
-            reader = NumberReader(file, path.stat().st_size, most)
+            max_items = len(all_layers(network)) + len(network.weights)
+            reader = NumberReader(file, path.stat().st_size, max_items)
             save_id = reader.attribute(file, "gan_save")
             order = reader.attribute(file, "gan_order")
             flags = reader.attribute(file, "gan_trainable")
@@ -884,13 +975,13 @@ class NumberReader:
     Args:
         file: the open file.
         size: its size in bytes.
-        most: how many names or numbers an attribute may have.
+        max_items: how many names or numbers an attribute may have.
     """
 
-    def __init__(self, file, size, most):
+    def __init__(self, file, size, max_items):
         self.file = file
         self.left = size
-        self.most = most
+        self.max_items = max_items
 
     def find(self, group, name, kind=h5py.Group):
         """Return what has a name in a group."""
@@ -926,7 +1017,7 @@ class NumberReader:
         if count == 0:
             return []
         is_text = h5py.check_string_dtype(found.dtype) is not None
-        if count > self.most or not (is_text or found.dtype.kind in "bi"):
+        if count > self.max_items or not (is_text or found.dtype.kind in "bi"):
             raise ValueError(f"its {key} is not what it should be")
         self.take(found.get_storage_size())
         values = np.ravel(item.attrs[key]).tolist()
@@ -989,8 +1080,10 @@ def renamed(state, variables):
 def fitted_weights(network, arrays, order):
     """Return arrays in the order of `network.weights`, or raise a ValueError."""
     variables = network.weights
-    if sorted(order) != list(range(len(variables))) or len(arrays) != len(variables):
+    if len(arrays) != len(variables):
         raise ValueError(f"it has {len(arrays)} arrays, and the layers have {len(variables)}")
+    if sorted(order) != list(range(len(variables))):
+        raise ValueError("its gan_order is not an order")
     found = dict(zip(order, arrays))
     return [fitted(found[place], variable) for place, variable in enumerate(variables)]
 
@@ -1035,37 +1128,15 @@ def fresh_copy(optimizer):
         raise ValueError(
             f"Keras cannot copy the optimizer: make one for each model ({reason(error)})"
         ) from error
-    for variable in copied.variables:
+    for variable in copied.variables:  # a count of steps: the rest comes when it is built
         if variable.name != "learning_rate":
             variable.assign(ops.zeros_like(variable))
     if getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
-        LOG.warning(f"the copy of {optimizer.name} decays all weights: exclude them from it anew")
+        LOG.warning(
+            f"the copy of {optimizer.name} decays all weights: what was excluded from weight decay "
+            "must be excluded again"
+        )
     return copied
-
-
-def packed_player(player):
-    """Return what it takes to make a copy of a player. A wired model cannot be copied."""
-    settings = None
-    if player.model is not None:
-        settings = fresh_copy(player.model.optimizer), player.model.loss[0], player.get_state()
-    flags = [weight.trainable for weight in player.network.weights]
-    return {"network": player.network, "flags": flags, "settings": settings}
-
-
-def unpack_player(player, state):
-    """Give a player such a network. `recompile` then makes its model."""
-    player.__init__(state["network"])
-    player.settings = state["settings"]
-    for weight, flag in zip(player.network.weights, state["flags"]):
-        weight.trainable = flag
-
-
-def recompile(player, compile_model):
-    """Make the model of an unpacked player."""
-    if player.settings is not None:
-        *settings, state = player.settings
-        compile_model(*settings)
-        player.set_state(state)
 
 
 # ---------------------------------------------------------------------------------------
@@ -1603,9 +1674,9 @@ def draw_graph(model, log_dir):
 # 7. Watching
 #
 # Whatever watches a training is a Keras callback. One of them, Look, looks at the GAN and keeps
-# what it sees. Its views stand behind it in the list of callbacks, and show that.
+# what it sees. Its views come after it in the list of callbacks, and show what it sees.
 
-LOOKS = 40  # of a training, and some more near its start
+LOOKS = 40  # of a training, evenly spread; up to 90 more stand near its start
 PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
 HISTORY = 400  # States that are kept, at most
 FRAME_SECONDS = 0.05  # the article's pace
@@ -1671,7 +1742,7 @@ class Look(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         try:
-            remember(self.history, self.latest())  # news if training was stopped between two looks
+            remember(self.history, self.latest())  # a new State if training was stopped
         finally:
             self.is_watching = False
             self.predict = None  # what TensorFlow traced cannot be pickled
@@ -1680,23 +1751,25 @@ class Look(keras.callbacks.Callback):
     def latest(self):
         """Return the State of the epoch that ended last. It is made once, whoever asks first.
 
-        Returns None before the first epoch, if the GAN cannot be measured, and if its networks are
-        ahead of that epoch. They are ahead while the callbacks are told of a call of many epochs,
-        and after an error.
+        Returns None if there is none: before the first epoch, after the GAN could not be measured,
+        and while its networks are ahead of that epoch. They are ahead when the callbacks are told
+        of a call of many epochs, and after an error. Raises a RuntimeError if the GAN cannot be
+        measured.
         """
+        if self.state is not None and self.state.epoch == self.epoch:
+            return self.state
         is_ahead = self.gan.epochs_done - self.epochs_before != self.epoch
-        has_state = self.state is not None and self.state.epoch == self.epoch
-        if self.is_watching and not has_state and not is_ahead and self.epoch > 0:
-            try:
-                outputs = self.predict(self.noise, self.measures.points)
-                self.state = self.measures.state(*outputs, self.epoch)
-            except Exception as error:
-                self.is_watching = False
-                self.sees_weights_every = math.inf
-                self.history = []  # it would have a hole from here on
-                raise RuntimeError(f"cannot measure the GAN: {reason(error)}") from error
-            has_state = True
-        return self.state if has_state else None
+        if self.epoch == 0 or is_ahead or not self.is_watching:
+            return None
+        try:
+            outputs = self.predict(self.noise, self.measures.points)
+            self.state = self.measures.state(*outputs, self.epoch)
+            return self.state
+        except Exception as error:
+            self.is_watching = False
+            self.sees_weights_every = math.inf
+            self.history = []  # it would have a hole from here on
+            raise RuntimeError(f"cannot measure the GAN: {reason(error)}") from error
 
     def _plan(self):
         """Set how many epochs lie between two looks.
@@ -1715,7 +1788,7 @@ def remember(states, state):
 
     Of too many States, the one closest to its neighbours is dropped, but none of the last `TRAIL`.
     """
-    if state is None or state.epoch in [kept.epoch for kept in states[-1:]]:
+    if state is None or (states and states[-1].epoch == state.epoch):
         return False
     states.append(state)
     if len(states) > HISTORY:
@@ -1745,16 +1818,19 @@ class View(keras.callbacks.Callback):
     def __init__(self, look, every=1):
         super().__init__()
         self.look = look
-        self.sees_weights_every = whole_number("every", every)
+        self.every = whole_number("every", every)
+        self.sees_weights_every = self.every
 
     def on_train_begin(self, logs=None):
+        self.sees_weights_every = self.every
         if not self.look.is_watching:
             raise ValueError(f"{type(self).__name__} must stand behind its Look in the callbacks")
         self.states = []
         self.open()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self.look.is_watching:  # it failed: there are no States to come
+        if not self.look.is_watching:  # it failed, and no State will come
+            self.sees_weights_every = math.inf
             self.close()
         is_last = epoch + 1 == self.params["epochs"]
         if is_last or (epoch + 1) % self.sees_weights_every == 0:
@@ -1762,7 +1838,7 @@ class View(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         try:
-            self._show_latest()  # news if training was stopped
+            self._show_latest()  # a new State if training was stopped
         finally:
             self.close()
 
@@ -1813,7 +1889,7 @@ class Window(View):
 
     def show(self):
         if self.states[-1].epoch == self.params["epochs"]:
-            self._draw()  # `close` waits, when the models are saved
+            self._draw()  # `close` waits, when all callbacks before this one have ended
             self.canvas.flush_events()
         else:
             self._show_until(self.due + FRAME_SECONDS)
@@ -1874,7 +1950,8 @@ def window_canvas():
         return None
     chosen = matplotlib.get_backend(auto_select=False)
     try:
-        plt.draw_if_interactive()  # Loads the backend. In a notebook the user's plots show then.
+        # Load the backend. In a notebook this also makes the user's later plots show.
+        plt.draw_if_interactive()
         canvas_class = backend_registry.load_backend_module(matplotlib.get_backend()).FigureCanvas
     except ImportError:
         return None
@@ -2015,7 +2092,9 @@ class ProgressLine(keras.callbacks.Callback):
         if epoch == 0 and (self.as_bar or is_terminal):
             # Created after the first epoch, so that its estimate does not include compiling.
             latest = self.labels.values()  # not averaged
-            self.bar = keras.utils.Progbar(epochs, 10, stateful_metrics=latest, unit_name="epoch")
+            self.bar = keras.utils.Progbar(
+                epochs, width=10, stateful_metrics=latest, unit_name="epoch"
+            )
         if self.bar is not None:
             self.bar.update(self.done, values)
         elif self.done * 10 // epochs > tenth:
@@ -2025,10 +2104,11 @@ class ProgressLine(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.bar is not None and self.done < self.params["epochs"]:
             self.bar.update(self.done, finalize=True)
+        self.bar = None
 
 
 class Dispensable(keras.callbacks.Callback):
-    """Hands every hook to a callback that training can do without.
+    """Hands the hooks of this project's callbacks to one that training can do without.
 
     If that callback fails, the failure is reported, the callback is ended once, and it is left out.
 
@@ -2081,93 +2161,18 @@ class Dispensable(keras.callbacks.Callback):
                     self.callback.on_train_end()
 
 
-def make_callbacks(gan, sample_list, epochs, plot, callbacks, verbose):
-    """Return the callbacks of a training as a CallbackList, preceded by what `train` shows."""
-    if not gan.generator_training_model or not gan.discriminateor_training_model:
-        raise ValueError("compile both models before train()")
-    callbacks = keras.tree.flatten(callbacks or [])
-    for callback in callbacks:
-        epochs_to_see(callback)  # raises a ValueError for nonsense
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise ValueError(
-                "BackupAndRestore knows one optimizer of two: call save_model in a callback instead"
-            )
-    if plot or verbose:
-        look = Look(gan, sample_list)
-        shown = [Dispensable(look, "the pictures stop here")]
-        if verbose:
-            line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
-            shown.append(Dispensable(line, "the progress line failed"))
-        if plot:
-            shown.append(Dispensable(live_picture(look), "the live picture failed"))
-        callbacks = shown + callbacks
-    history = keras.callbacks.History()
-    history.sees_weights_every = math.inf
-    # One batch an epoch is what the callbacks are told of. `verbose` is for Keras's own bar, which
-    # is not among them; some callbacks read it.
-    return keras.callbacks.CallbackList(
-        [*callbacks, history],
-        model=gan.generator_training_model,
-        epochs=epochs,
-        steps=1,
-        verbose=1,
-    )
-
-
-def epochs_to_see(callback):
-    """Return how many epochs lie between two at which a callback sees the weights."""
-    every = getattr(callback, "sees_weights_every", 1)
-    if every == math.inf:
-        return every
-    return whole_number(f"sees_weights_every of {type(callback).__name__}", every)
-
-
-def epochs_until_seen(callback_list, done):
-    """Return how many epochs may run before a callback has to see the weights."""
-    waits = [math.inf]
-    for callback in callback_list.callbacks:
-        every = epochs_to_see(callback)
-        if every != math.inf:
-            waits.append(every - done % every)
-    return min(waits)
-
-
-def begin_epoch(callback_list, epoch):
-    """Tell the callbacks that an epoch begins, and its one batch.
-
-    The first epoch of a call begins before the call, so that a callback can set the learning rate.
-    The others have run when the callbacks are told that they begin.
-    """
-    callback_list.on_epoch_begin(epoch)
-    callback_list.on_train_batch_begin(0)
-
-
-def end_epoch(callback_list, epoch, logs):
-    """Tell the callbacks that the one batch of an epoch ends, and the epoch."""
-    callback_list.on_train_batch_end(0, logs)
-    callback_list.on_epoch_end(epoch, logs)
-
-
-@contextmanager
-def training(gan, callback_list):
-    """Within this context a GAN is trained.
-
-    After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
-    attribute `hears_every_end`, which have something to save or to close.
-    """
-    callback_list.model.stop_training = False
-    gan.is_training = True
-    try:
-        callback_list.on_train_begin()
-        yield
-    except BaseException:
-        with ExitStack() as ends:  # calls all, in reverse order, whatever one of them raises
-            for callback in reversed(callback_list.callbacks):
-                if getattr(callback, "hears_every_end", False):
-                    ends.callback(callback.on_train_end)
-        raise
-    finally:
-        gan.is_training = False
+def what_train_shows(gan, sample_list, plot, verbose):
+    """Return callbacks that show a training, as `train` was asked to."""
+    if not plot and not verbose:
+        return []
+    look = Look(gan, sample_list)
+    shown = [Dispensable(look, "the pictures stop here")]
+    if verbose:
+        line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
+        shown.append(Dispensable(line, "the progress line failed"))
+    if plot:
+        shown.append(Dispensable(live_picture(look), "the live picture failed"))
+    return shown
 
 
 # ---------------------------------------------------------------------------------------
@@ -2185,8 +2190,8 @@ def training(gan, callback_list):
 # - Weights that are not finite end training: `check_results`. What is saved then, after a signal,
 #   and on a full disk: `Keeper`. The status after a signal is 128 plus its number.
 # - A second Ctrl-C raises KeyboardInterrupt, which `main` turns into the status 130: `Keeper`.
-# - `kill -9`, or a display that dies, leaves what was saved in the last ten seconds or before. Of
-#   two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
+# - `kill -9`, or a display that dies, leaves the models of the last save: `Keeper.save_when_due`.
+#   Of two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 10  # between two saves during training
@@ -2280,8 +2285,9 @@ class Keeper(keras.callbacks.Callback):
 
     One rule decides: the models are saved if an epoch finished before the first signal and all
     weights are finite. Otherwise the files stay as they are. A signal ends training when the
-    running call into TensorFlow ends. A second Ctrl-C goes to whoever heard Ctrl-C before, which
-    raises a KeyboardInterrupt. It waits while models are being saved.
+    running call into TensorFlow ends. A second Ctrl-C goes to whoever heard Ctrl-C before the
+    program, usually Python, which raises a KeyboardInterrupt. One that comes during a save takes
+    effect after it.
 
     Attributes:
         gan: the GANModel to save, every ten seconds and when training ends.
@@ -2297,6 +2303,7 @@ class Keeper(keras.callbacks.Callback):
     trained = 0
     may_save = False
     has_result = False
+    has_ended = False
 
     def __init__(self, folder):
         super().__init__()
@@ -2314,9 +2321,11 @@ class Keeper(keras.callbacks.Callback):
         is_main_thread = threading.current_thread() is threading.main_thread()
         try:
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                number = getattr(signal, name, None)  # Windows has no SIGHUP
-                # nohup ignores SIGHUP, and so do we then.
-                if number and is_main_thread and signal.getsignal(number) != signal.SIG_IGN:
+                number = getattr(signal, name, None)
+                if number is None or not is_main_thread:  # Windows has no SIGHUP
+                    continue
+                # nohup ignores SIGHUP, and so do we then. None is a handler that C code has set.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self.heard_before[number] = signal.signal(number, self._on_signal)
             yield
         finally:
@@ -2336,8 +2345,10 @@ class Keeper(keras.callbacks.Callback):
         """Hand a second Ctrl-C to whoever heard it before, but not while models are saved."""
         if self.is_second and not self.is_saving:
             self.is_second = False
-            signal.signal(signal.SIGINT, self.heard_before[signal.SIGINT])
-            signal.raise_signal(signal.SIGINT)
+            handler = self.heard_before[signal.SIGINT]
+            if not callable(handler):  # the operating system would end the process
+                handler = signal.default_int_handler
+            handler(signal.SIGINT, None)
 
     @contextmanager
     def _uninterrupted(self):
@@ -2372,7 +2383,10 @@ class Keeper(keras.callbacks.Callback):
                     LOG.warning("the models are not saved yet: %s", reason(error))
 
     def on_train_end(self, logs=None):
+        if self.has_ended:
+            return
         with self._uninterrupted():
+            self.has_ended = True
             self.has_result = self.may_save and all_finite(self.model.get_weights())
             if self.has_result:
                 self._save_result()
@@ -2418,9 +2432,9 @@ def run(args):
             gan.load_model(args.model_dir)
         look = Look(gan, samples)
         if args.epoch:
-            settings = args.epoch, args.batch_size, args.step_per
+            callbacks = list_callbacks(args, keeper, look)
             with reported("training failed"), memory_advice():
-                gan.train(samples, *settings, callbacks=list_callbacks(args, keeper, look))
+                gan.train(samples, args.epoch, args.batch_size, args.step_per, callbacks=callbacks)
             if keeper.signals and keeper.may_save:
                 LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
         if not args.epoch or keeper.has_result:
