@@ -1848,6 +1848,22 @@ class View(keras.callbacks.Callback):
             self.show()
 
 
+@contextmanager
+def no_garbage_collection():
+    """Collect no garbage in this context.
+
+    Matplotlib looks at the frames of all threads when a window opens or closes. Python 3.11.7 hangs
+    if it collects what TensorFlow left meanwhile.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class Window(View):
     """Shows the picture in a window, if there is a display, until it is closed.
 
@@ -1864,6 +1880,7 @@ class Window(View):
         super().__init__(look, every)
         self.while_held = while_held
 
+    @no_garbage_collection()
     def open(self):
         self.is_held = False
         canvas_class = window_canvas()
@@ -1881,6 +1898,7 @@ class Window(View):
         self.canvas.flush_events()  # now the window has its size
         self._show_until(time.perf_counter())
 
+    @no_garbage_collection()
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         if self.is_open and time.perf_counter() > self.due + FRAME_SECONDS:
@@ -1894,6 +1912,7 @@ class Window(View):
         else:
             self._show_until(self.due + FRAME_SECONDS)
 
+    @no_garbage_collection()
     def close(self):
         try:
             if self.is_open and self.states and self.states[-1].epoch == self.params["epochs"]:

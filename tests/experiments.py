@@ -34,7 +34,7 @@ SEEDS = range(20)
 EPOCHS = 200
 BATCH_SIZE = 32
 EVERY = 20  # epochs from one W1 to the next, as in the recordings
-FIGURE = pathlib.Path("img/experiments.png")
+FIGURE = pathlib.Path("img/my_experiments.png")
 RECORDED = pathlib.Path(__file__).parent / "data" / "statistics.json"
 
 # Generated samples are compared with the quantiles of N(0, 1). Random samples would themselves be

@@ -1,10 +1,12 @@
-"""Every command and example of the README runs, word for word, in a fresh copy of the project.
+"""Every command and block of the README runs, word for word, in a fresh copy of the project.
 
 Two kinds of commands are treated differently. Those that set up an environment are left to .ci/run.
 The scripts that measure for minutes measure less: the benchmark an empty command and one batch size
-in one round, the experiments only the article's three settings with fewer samples.
+in one round, the experiments only the article's three settings with fewer samples, and one seed of
+a setting of one's own.
 """
 
+import fnmatch
 import os
 import re
 import shutil
@@ -20,34 +22,45 @@ from scipy.stats import mannwhitneyu
 import demo_gan
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.M | re.S)
-SET_UP = [code for _, code in BLOCKS if code.startswith("python3 -m venv")]
+SET_UP = re.findall(r"^python3 -m venv .*", README, re.M)
+# A block or a command's arguments each, and an empty text beside it.
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$|^\.venv/bin/python ([^\n]*)", README, re.M | re.S)
+PICTURES = re.findall(r"\((img/.*?)\)", README)
+RULES = re.findall(r"^[^#\s].*", (ROOT / ".gitignore").read_text(), re.M)
+KEPT = [rule.removeprefix("!/") for rule in RULES if rule.startswith("!/")]
 EXPERIMENTS = """
-import sys
-sys.path.insert(0, "tests")
 import experiments
 experiments.SAMPLES = 5_000
 experiments.QUANTILES = experiments.QUANTILES[2::4]
 experiments.main(experiments.read_results())
 """
+OWN_SETTING = """
+import experiments
+experiments.SEEDS = range(1)
+experiments.compare(experiments.own_setting(["-k", "5", "-n", "2"]))
+"""
 BENCHMARK = """
-import sys
-sys.path.insert(0, "tests")
 import bench_train
 bench_train.ROUNDS = 1
 bench_train.BATCH_SIZES = [32]
 bench_train.COMMANDS = {"the imports alone": ["-c", ""]}
 bench_train.main()
 """
-IN_PLACE_OF = {"tests/experiments.py": EXPERIMENTS, "tests/bench_train.py": BENCHMARK}
+IN_PLACE_OF = {
+    "tests/experiments.py": EXPERIMENTS,
+    "tests/experiments.py -k 5 -n 2": OWN_SETTING,
+    "tests/bench_train.py": BENCHMARK,
+}
 
 # Runs commands one after another, each as a program of its own. To import TensorFlow once for all
 # of them takes much less time.
 ONE_BY_ONE = """
 import runpy, shlex, sys
+sys.path.append("tests")
 for line in sys.argv[1:]:
     print(line, file=sys.stderr, flush=True)
     sys.argv = shlex.split(line)
+    sys.modules.pop("experiments", None)  # what a script changed in it would stay
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
@@ -55,50 +68,91 @@ for line in sys.argv[1:]:
 """
 
 
-def run(command, folder):
+def is_ignored(name):
+    """Return whether git ignores a file. A rule is a folder's name or a pattern from the root."""
+    folders = [f"{folder}/" for folder in name.split("/")[:-1]]
+    matches = [fnmatch.fnmatch(f"/{name}", rule) or rule in folders for rule in RULES]
+    return any(matches) and name not in KEPT
+
+
+def read_files(folder):
+    """Return what each file of a folder holds, except those that git ignores."""
+    files = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not is_ignored(name):
+            files[name] = path.read_bytes()
+    return files
+
+
+@pytest.fixture(scope="module")
+def fresh_copy(tmp_path_factory):
+    """A copy of the project. Its pictures are text, which no command would write."""
+    folder = tmp_path_factory.mktemp("a copy")
+    for name in ("app_logger.py", "demo_gan.py"):
+        shutil.copyfile(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".venv").symlink_to(sys.prefix)
+    for name in KEPT:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("kept")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lines(fresh_copy):
+    """The command lines of the README. Its blocks are files of the copy."""
+    lines = [SET_UP[0].split(" && .venv/bin/python ")[-1]]
+    for number, (block, command) in enumerate(PROGRAMS):
+        code = block or IN_PLACE_OF.get(command)
+        if code:
+            command = f"block_{number}.py"
+            (fresh_copy / command).write_text(code, encoding="utf-8")
+        lines.append(command)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def fresh_files(fresh_copy, lines):
+    return read_files(fresh_copy)
+
+
+@pytest.fixture(scope="module")
+def used_copy(fresh_copy, fresh_files, lines):
+    """The copy after all commands and blocks have run in their order."""
     environment = {**os.environ, "DISPLAY": "", "PYTHONPATH": ""}
     environment["TF_NUM_INTRAOP_THREADS"] = "1"  # other tests run beside this one
     process = subprocess.run(
-        command, cwd=folder, env=environment, timeout=LIMIT, capture_output=True, text=True
+        [".venv/bin/python", "-W", "error::UserWarning", "-c", ONE_BY_ONE, *lines],
+        cwd=fresh_copy,
+        env=environment,
+        timeout=3 * LIMIT,
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
     assert "Warning" not in process.stderr
+    return fresh_copy
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """A copy of the project's files, in which all commands and examples ran in their order."""
-    copy = tmp_path_factory.mktemp("a copy")
-    (copy / "img").mkdir()
-    for name in ("app_logger.py", "demo_gan.py"):
-        shutil.copyfile(ROOT / name, copy / name)
-    shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / ".venv").symlink_to(sys.prefix)
-    run(["sh", "-e", "-c", SET_UP[0].split(" && ")[-1]], copy)
-    lines = []
-    for number, (language, code) in enumerate(BLOCKS):
-        line = code.removeprefix(".venv/bin/python ").strip()
-        if language == "python" or line in IN_PLACE_OF:
-            path = copy / f"block_{number}.py"
-            path.write_text(IN_PLACE_OF.get(line, code), encoding="utf-8")
-            line = path.name
-        if code not in SET_UP:
-            lines.append(line)
-    run([copy / ".venv/bin/python", "-W", "error::UserWarning", "-c", ONE_BY_ONE, *lines], copy)
-    return copy
+def test_commands_and_blocks_make_each_picture_beside_the_one_that_git_keeps(used_copy):
+    for path in PICTURES:
+        assert path in KEPT
+        assert (used_copy / path.replace("img/", "img/my_")).exists()
 
 
-def test_commands_and_examples_run_and_leave_all_pictures(ran):
-    for path in re.findall(r"\((img/.*?)\)", README):
-        assert (ran / path).exists()
+def test_checkout_is_clean_after_all_commands_and_blocks(used_copy, fresh_files):
+    files = read_files(used_copy)
+    differing = files.items() ^ fresh_files.items()
+    assert not {name for name, _ in differing}
 
 
 def test_ci_runs_both_commands_that_set_up_word_for_word():
     scripts = re.findall(r'eval "\$\((.*)\)"', (ROOT / ".ci" / "run").read_text())
     options = {"cwd": ROOT, "capture_output": True, "text": True}
     found = [subprocess.run(["sh", "-c", script], **options).stdout for script in scripts]
-    assert found == SET_UP
+    assert found == [f"{line}\n" for line in SET_UP]
 
 
 def test_flags_have_the_programs_defaults():
@@ -125,9 +179,9 @@ LEVEL = 1e-4
 
 
 @pytest.fixture(scope="module")
-def results(ran):
+def results(used_copy):
     """What the README's command found in each setting."""
-    return experiments.read_results(ran / "img" / "experiments.json")
+    return experiments.read_results(used_copy / experiments.FIGURE.with_suffix(".json"))
 
 
 @pytest.mark.parametrize("statistic", STATISTICS.values(), ids=STATISTICS)
@@ -135,6 +189,7 @@ def results(ran):
 def test_ranks_among_the_recorded_runs(results, setting, statistic):
     ours = statistic(*results[setting])
     recorded = statistic(*RECORDED[setting])
+    assert len(ours) == len(recorded)
     assert mannwhitneyu(ours, recorded).pvalue > LEVEL
 
 

@@ -1,10 +1,13 @@
-"""Craft files that would hang a reader or fill its memory: hostile_files.py SAVED FOLDER.
+"""Craft files that would hang a reader, fill its memory, or have it read what stands elsewhere.
+
+hostile_files.py SAVED FOLDER makes a folder of models for each kind in FOLDER.
 
 Each function takes the path of a saved generator and changes the file.
 """
 
 import os
 import pathlib
+import re
 import shutil
 import struct
 import sys
@@ -67,15 +70,14 @@ def long_text(path):
     heap = content.index(b"GCOL", content.index(shared) - 64)
     to_shared = struct.pack("<IQI", len(shared), heap, 1)
     assert to_shared in content
-    parts = content.split(struct.pack("<I", len(own)))
-    for place, part in enumerate(parts[1:], 1):
-        address = int.from_bytes(part[:8], "little")
-        if content[address : address + 4] == b"GCOL":
-            parts[place] = to_shared[4:] + part[12:]
-            parts[place - 1] += to_shared[:4]
-        else:
-            parts[place - 1] += struct.pack("<I", len(own))
-    path.write_bytes(b"".join(parts))
+
+    def share(match):
+        address = int.from_bytes(match[1], "little")
+        is_text = content[address : address + 4] == b"GCOL"
+        return to_shared if is_text else match[0]
+
+    reference = struct.pack("<I", len(own)) + rb"(.{8}).{4}"
+    path.write_bytes(re.sub(reference, share, content, flags=re.DOTALL))
 
 
 def text_without_end(path):
@@ -166,6 +168,60 @@ def folder(path):
     path.mkdir()
 
 
+def elsewhere(path, group):
+    """Return an array's name, and a file in which its numbers are other ones."""
+    secret = path.with_suffix(".secret")
+    shutil.copy(path, secret)
+    found = {}
+    with h5py.File(secret, "r+") as file:
+        file[group].visititems(found.__setitem__)
+        arrays = [item for item in found.values() if isinstance(item, h5py.Dataset)]
+        array = max(arrays, key=lambda item: item.size)
+        array[...] = array[()] + 1
+        return array.name, array[()], secret
+
+
+def external_dataset(path, group):
+    name, values, secret = elsewhere(path, group)
+    secret.write_bytes(values.tobytes())
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        raw = [(secret, 0, values.nbytes)]
+        file.create_dataset(name, values.shape, values.dtype, external=raw)
+
+
+def virtual_dataset(path, group):
+    name, values, secret = elsewhere(path, group)
+    layout = h5py.VirtualLayout(values.shape, values.dtype)
+    layout[...] = h5py.VirtualSource(secret, name, values.shape)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file.create_virtual_dataset(name, layout)
+
+
+def soft_link(path, group):
+    name, values, _ = elsewhere(path, group)
+    with h5py.File(path, "r+") as file:
+        file["elsewhere"] = values
+        del file[name]
+        file[name] = h5py.SoftLink("/elsewhere")
+
+
+def link_to_an_array(path, group):
+    name, _, secret = elsewhere(path, group)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = h5py.ExternalLink(secret, name)
+
+
+def link_to_all_arrays(path, group):
+    _, _, secret = elsewhere(path, group)
+    with h5py.File(path, "r+") as file:
+        del file[group]
+        file[group] = h5py.ExternalLink(secret, group)
+
+
+ELSEWHERE = [external_dataset, virtual_dataset, soft_link, link_to_an_array, link_to_all_arrays]
 KINDS = [
     two_links_to_the_next_group,
     many_links_to_one_array,
@@ -191,3 +247,8 @@ if __name__ == "__main__":
     for craft in KINDS:
         models = pathlib.Path(shutil.copytree(sys.argv[1], f"{sys.argv[2]}/{craft.__name__}"))
         craft(models / "gan_generator.h5")
+    for craft in ELSEWHERE:
+        for group in ("model_weights", STATE):
+            name = f"{sys.argv[2]}/{craft.__name__}_{group}"
+            models = pathlib.Path(shutil.copytree(sys.argv[1], name))
+            craft(models / "gan_generator.h5", group)

@@ -11,4 +11,5 @@ discriminator = keras.models.load_model("gan_discriminateor.h5")
 assert "demo_gan" not in sys.modules
 noise = np.linspace(-1, 1, 20).reshape(5, 4)
 signal = np.linspace(-1, 1, 5).reshape(5, 1)
-print(json.dumps([generator(noise).numpy().tolist(), discriminator(signal).numpy().tolist()]))
+outputs = [generator(noise), discriminator(signal)]
+print(json.dumps([output.numpy().tolist() for output in outputs]))
