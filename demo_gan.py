@@ -21,11 +21,13 @@ import hashlib
 import importlib.util
 import io
 import math
+import mmap
 import os
 import random
 import re
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import threading
@@ -791,6 +793,10 @@ def check_results(records, arrays):
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 STATE = "optimizer_weights"  # the group in which Keras's own .h5 files have an optimizer's state
+NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # h5py writes bool as ENUM
+TEXT_BLOCK = b"GCOL\1\0\0\0"  # how HDF5 marks a block of texts
+LONGEST_NAME = 1000
+SLOTS_PER_ITEM = 8  # more than any optimizer has for a weight
 LARGEST_COUNT = 2**62  # An optimizer that counts its steps in 64 bits can go on from here.
 
 # Warnings, standard output and matplotlib's style belong to the whole process. Whoever changes them
@@ -949,9 +955,10 @@ def read_player(player, path):
         raise OSError(f"{path} is not a file")
     network = player.network
     try:
+        check_texts(path)
         with h5py.File(path) as file:
             max_items = len(all_layers(network)) + len(network.weights)
-            reader = NumberReader(file, path.stat().st_size, max_items)
+            reader = NumberReader(file, max_items)
             save_id = reader.attribute(file, "gan_save")
             order = reader.attribute(file, "gan_order")
             flags = reader.attribute(file, "gan_trainable")
@@ -965,6 +972,30 @@ def read_player(player, path):
         raise OSError(f"cannot load {path}: {reason(error)}") from error
 
 
+def check_texts(path):
+    """Raise a ValueError if the lengths of texts in an .h5 file are wrong. HDF5 would hang.
+
+    Texts stand in blocks, "global heap collections" in HDF5's file format. A block has its size,
+    and then texts, each behind its number and length. Number 0 is the rest of the block.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        block = content.find(TEXT_BLOCK)
+        while block >= 0:
+            (size,) = struct.unpack_from("<Q", content, block + 8)
+            end = block + size
+            place = block + 16
+            while place + 16 <= end <= len(content):
+                number, length = struct.unpack_from("<H6xQ", content, place)
+                if number > 0:
+                    length = 16 + 8 * math.ceil(length / 8)
+                if length < 16:
+                    raise ValueError("its texts are damaged")
+                place += length
+            if place > end or end > len(content):
+                raise ValueError("its texts are damaged")
+            block = content.find(TEXT_BLOCK, block + 1)
+
+
 class NumberReader:
     """Reads numbers and names from an open .h5 file, and nothing else.
 
@@ -974,17 +1005,18 @@ class NumberReader:
 
     Args:
         file: the open file.
-        size: its size in bytes.
         max_items: how many names or numbers an attribute may have.
     """
 
-    def __init__(self, file, size, max_items):
+    def __init__(self, file, max_items):
         self.file = file
-        self.left = size
+        self.left = file.id.get_filesize()
         self.max_items = max_items
 
     def find(self, group, name, kind=h5py.Group):
         """Return what has a name in a group."""
+        if len(name) > LONGEST_NAME:
+            raise ValueError("it has a name that is too long")
         for part in name.split("/"):
             if not isinstance(group.get(part, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name} is missing, or a link")
@@ -1002,8 +1034,9 @@ class NumberReader:
     def array(self, group, name):
         """Return an array of numbers."""
         array = self.find(group, name, h5py.Dataset)
-        is_plain = array.dtype.kind in "fiub" and array.dtype.itemsize <= 8
-        if not is_plain or array.chunks or array.external or array.is_virtual:
+        # The class comes first: to make a dtype of lists in lists takes gigabytes.
+        is_number = array.id.get_type().get_class() in NUMBERS and array.dtype.itemsize <= 8
+        if not is_number or array.chunks or array.external or array.is_virtual:
             raise ValueError(f"{name} does not hold plain numbers that are stored in full")
         self.take(array.nbytes)
         return array[()]
@@ -1016,18 +1049,20 @@ class NumberReader:
         count = math.prod(found.shape)
         if count == 0:
             return []
-        is_text = h5py.check_string_dtype(found.dtype) is not None
-        if count > self.max_items or not (is_text or found.dtype.kind in "bi"):
-            raise ValueError(f"its {key} is not what it should be")
+        kind = found.get_type().get_class()
+        if count > self.max_items or kind not in (*NUMBERS, h5py.h5t.STRING):
+            raise ValueError(f"its {key} is not a short list of names or numbers")
         self.take(found.get_storage_size())
         values = np.ravel(item.attrs[key]).tolist()
-        return [value.decode() if isinstance(value, bytes) else value for value in values]
+        values = [value.decode() if isinstance(value, bytes) else value for value in values]
+        self.take(sum(len(value) for value in values if isinstance(value, str)))
+        return values
 
     def names(self, item, key):
         """Return a list of names. Keras splits a long one: weight_names0, weight_names1, ..."""
         found = self.attribute(item, key) or []
         part = 0
-        while f"{key}{part}" in item.attrs:
+        while f"{key}{part}" in item.attrs and part < self.max_items:
             found += self.attribute(item, f"{key}{part}")
             part += 1
         return found
@@ -1048,6 +1083,8 @@ class NumberReader:
         if STATE not in self.file:
             return {}
         group = self.find(self.file, STATE)
+        if len(group) > SLOTS_PER_ITEM * self.max_items:
+            raise ValueError("it has too many arrays")
         names = [
             name for name in group if not isinstance(self.find(group, name, object), h5py.Group)
         ]
