@@ -20,7 +20,7 @@ _handler = None
 def init(lvl=logging.DEBUG):
     """Send the log records of the whole process to stderr.
 
-    Calling it again changes the level and doubles no line.
+    Calling it again changes the level, and no line appears twice.
 
     Args:
         lvl: the lowest level shown, as `logging` takes it: a number such as

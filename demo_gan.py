@@ -110,8 +110,9 @@ def log_loss_generator(y_true, y_pred):
 # arithmetic. Keras's `fit(steps_per_execution=...)`, with an epoch as its step, cannot do that: it
 # would draw the batches in another order, and tell its callbacks only of each call's last epoch.
 #
-# A network is what plays, G or D. A model is what trains it: the network, its opponent, a loss and
-# an optimizer. A player has one of each.
+# A network is what plays, G or D. A training model is what trains it: the network, its opponent, a
+# loss and an optimizer. A player has one of each. The article's names do not follow this:
+# `generator_model` is the network G, and `compile_generator_model` compiles its training model.
 
 EPOCHS_PER_CALL = 50  # Calls are short, so that Ctrl-C and `stop_training` soon take effect.
 ROWS_PER_CALL = 2**15  # rows of noise for D's updates, so that large batches make no call long
@@ -137,7 +138,7 @@ class Player:
             optimizer = fresh_copy(optimizer)
         loss = probability_loss(loss)
         model = keras.Model(inputs, outputs, name=f"{self.network.name}_model")
-        # With jit_compile=True Keras finds out whether XLA can compile all layers.
+        # Keras sets jit_compile to False if a layer does not support XLA. TracedEpochs reads it.
         model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
         # Build it now. Building it inside the traced function would force a second trace.
         model.optimizer.build(self.network.trainable_weights)
@@ -190,7 +191,7 @@ class Player:
         return {name: variable.numpy() for name, variable in state_variables(self).items()}
 
     def set_state(self, state):
-        """Give the optimizer such a state. None makes it as fresh as when it was compiled."""
+        """Set what the optimizer has learned. None makes it as fresh as when it was compiled."""
         if state is None:
             state = self._fresh_state
         for name, variable in state_variables(self).items():
@@ -207,7 +208,7 @@ class Player:
 
     def __setstate__(self, state):  # `GANModel.__setstate__` makes the model
         self.__init__(state["network"])
-        self.settings = state["settings"]
+        self.copied = state["settings"]
         for weight, flag in zip(self.network.weights, state["flags"]):
             weight.trainable = flag
 
@@ -229,13 +230,13 @@ class GANModel:
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
-        epochs_done: how many epochs have changed the weights.
+        epochs_done: how many epochs have changed the weights, also in a call that failed.
         is_training: whether `train` is running.
     """
 
     def __init__(self, input_dim, log_dir=None):
         self.signal_dim, self.noise_dim = two_sizes(input_dim)
-        self.log_dir = folder_name("log_dir", log_dir)
+        self.log_dir = folder_name(log_dir)
         noise = keras.Input((self.noise_dim,))
         real = keras.Input((self.signal_dim,))
         self.generator_model = keras.Sequential([noise], name="gan_generator")
@@ -327,8 +328,9 @@ class GANModel:
     def _run_epochs(self, noise, real, picks, count):
         """Run `count` epochs, with a row of picks for each.
 
-        Neither the shape of picks nor `count` makes XLA compile anew: there may be more rows, and a
-        `while` takes any count, where a `for` would not. A count of 0 only compiles.
+        XLA compiles once for each shape, so picks always has equally many rows, of which the first
+        `count` are used. `for` would make it compile once for each count, and `while` does not. A
+        count of 0 only compiles.
 
         Returns what `_run_epoch` returns, in a row for each row of picks; then the last generated
         batch, and D's output on it.
@@ -401,6 +403,7 @@ class GANModel:
                 # The first epoch begins before the call, so that a callback can set the learning
                 # rate. The others have run when the callbacks are told that they begin.
                 begin_epoch(callback_list, done)
+                self.epochs_done += count
                 results = run_epochs(noise, real, picks, count)
                 for row, (dis_loss, gen_loss) in enumerate(self._record(results, count, plot)):
                     if row > 0:
@@ -418,7 +421,6 @@ class GANModel:
         """Keep what `_run_epochs` returned, and check it. Returns both losses of each epoch."""
         records, generated, d_output = (tensor.numpy() for tensor in results)
         records = records[:count]
-        self.epochs_done += count
         self.train_status["dis_loss"] += records[:, 0].tolist()
         self.train_status["gen_loss"] += records[:, 1].tolist()
         if plot:
@@ -463,10 +465,11 @@ class GANModel:
         vars(self).update(state, log_dir=None)  # its graphs have been drawn
         compile_models = [self.compile_generator_model, self.compile_discriminateor_model]
         for player, compile_model in zip([self.generator, self.discriminator], compile_models):
-            if player.settings is not None:
-                optimizer, loss, learned = player.settings
+            if player.copied is not None:
+                optimizer, loss, learned = player.copied
                 compile_model(optimizer, loss)
                 player.set_state(learned)
+            del player.copied
         self.log_dir = state["log_dir"]
 
 
@@ -513,8 +516,8 @@ def make_samples(rows, noise_dim=4, seed=None):
 #
 # What `train` needs before it starts, what it checks while it runs, and how it tells callbacks.
 
-UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more than the time it compiles.
-ROWS_COMPARED = 2**16  # rows of samples that are compared with what rounding leaves of them
+UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more time than it needs to compile.
+ROWS_COMPARED = 2**16  # rows of samples that are checked for loss by rounding
 
 
 def whole_number(name, value, low=1, high=2**31 - 1):
@@ -532,11 +535,14 @@ def two_sizes(input_dim):
     return whole_number("signal_dim", signal_dim), whole_number("noise_dim", noise_dim)
 
 
-def folder_name(name, value):
-    """Return a value. Raise a ValueError unless it is the name of a folder, or None."""
-    if value is None or isinstance(value, str | os.PathLike):
-        return value
-    raise ValueError(f"{name} must be the name of a folder, got {value!r}")
+def folder_name(log_dir):
+    """Return `log_dir`. Raise a ValueError unless it is the name of a folder, or None."""
+    if log_dir is None or isinstance(log_dir, str | os.PathLike):
+        return log_dir
+    raise ValueError(
+        f"log_dir must be the name of a folder, got {log_dir!r}; both sizes go into one list: "
+        "GANModel([signal_dim, noise_dim])"
+    )
 
 
 def check_networks(gan):
@@ -596,6 +602,7 @@ def all_layers(network):
 def probability_loss(loss):
     """Return a Keras loss, given it or its name. Raise a ValueError if it wants logits."""
     loss = keras.losses.get(loss)
+    # A partial has its settings in `keywords`, a Loss of Keras's in attributes.
     settings = getattr(loss, "keywords", None) or getattr(loss, "__dict__", {})
     if settings.get("from_logits"):
         raise ValueError("loss must take probabilities: D ends in one, so use from_logits=False")
@@ -607,7 +614,7 @@ def noise_and_real(gan, sample_list):
     if not isinstance(sample_list, Mapping) or not {"x", "y"} <= set(sample_list):
         raise ValueError(
             f'sample_list must be {{"x": noise (n, {gan.noise_dim}), "y": real samples '
-            f"(n, {gan.signal_dim})}}, got a {type(sample_list).__name__}"
+            f"(n, {gan.signal_dim})}}, got {type(sample_list).__name__}"
         )
     noise = checked_rows(sample_list, "x", gan.noise_dim)
     real = checked_rows(sample_list, "y", gan.signal_dim)
@@ -712,8 +719,8 @@ def training(gan, callback_list):
     """Within this context a GAN is trained.
 
     After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
-    attribute `hears_every_end`, which have something to save or to close. If the exception is of an
-    `on_train_end`, they may hear of the end twice.
+    attribute `hears_every_end`, which have something to save or to close. If an `on_train_end`
+    raised the exception, they may hear of the end twice.
     """
     callback_list.model.stop_training = False
     gan.is_training = True
@@ -721,7 +728,7 @@ def training(gan, callback_list):
         callback_list.on_train_begin()
         yield
     except BaseException:
-        with ExitStack() as ends:  # calls them from the last to the first, whatever one raises
+        with ExitStack() as ends:  # calls them all, whatever one raises, the last one first
             for callback in reversed(callback_list.callbacks):
                 if getattr(callback, "hears_every_end", False):
                     ends.callback(callback.on_train_end)
@@ -792,7 +799,7 @@ def check_results(records, arrays):
 # Files, but for training.csv, are written whole or not at all. Loading executes no code.
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
-STATE = "optimizer_weights"  # the group in which Keras's own .h5 files have an optimizer's state
+STATE_GROUP = "optimizer_weights"  # in which Keras's own .h5 files have an optimizer's state
 NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # h5py writes bool as ENUM
 TEXT_BLOCK = b"GCOL\1\0\0\0"  # how HDF5 marks a block of texts
 LONGEST_NAME = 1000
@@ -863,7 +870,7 @@ def write_players(players, folder):
                 opened.attrs["gan_save"] = np.bytes_(save_id.hexdigest())
                 opened.attrs["gan_order"] = file_order(player.network)
                 for name, array in state.items():
-                    opened[f"{STATE}/{name}"] = array
+                    opened[f"{STATE_GROUP}/{name}"] = array
 
 
 def finite_state(player):
@@ -1080,9 +1087,9 @@ class NumberReader:
 
     def state(self):
         """Return the state of an optimizer, `{}` if there is none. Keras's own stands in groups."""
-        if STATE not in self.file:
+        if STATE_GROUP not in self.file:
             return {}
-        group = self.find(self.file, STATE)
+        group = self.find(self.file, STATE_GROUP)
         if len(group) > SLOTS_PER_ITEM * self.max_items:
             raise ValueError("it has too many arrays")
         names = [
@@ -1165,7 +1172,7 @@ def fresh_copy(optimizer):
         raise ValueError(
             f"Keras cannot copy the optimizer: make one for each model ({reason(error)})"
         ) from error
-    for variable in copied.variables:  # a count of steps: the rest comes when it is built
+    for variable in copied.variables:  # only its count of steps: the rest comes when it is built
         if variable.name != "learning_rate":
             variable.assign(ops.zeros_like(variable))
     if getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
@@ -1701,7 +1708,7 @@ def draw_graph(model, log_dir):
     path = Path(log_dir, f"{model.name}.png")
     with reported(f"cannot draw the graph {path}"), tempfile.TemporaryDirectory() as scratch:
         drawn = Path(scratch, path.name)
-        with PROCESS_LOCK, redirect_stdout(None):  # pydot prints what goes wrong, too
+        with PROCESS_LOCK, redirect_stdout(io.StringIO()):  # pydot prints what goes wrong, too
             keras.utils.plot_model(model, drawn, show_shapes=True, expand_nested=True, dpi=72)
         with replacing(path) as (file,):
             file.write_bytes(drawn.read_bytes())
@@ -1812,7 +1819,7 @@ class Look(keras.callbacks.Callback):
         """Set how many epochs lie between two looks.
 
         Only a look changes this. Between two looks the epochs up to the next one may have run
-        already, and the networks would be ahead of an earlier one.
+        already. An earlier look would see weights that are too new.
         """
         self.sees_weights_every = self.every
         if self.every is None:
@@ -1977,8 +1984,9 @@ class Window(View):
                 rest = min(rest, due - time.perf_counter())
             self._draw()
             self.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
-            is_over = time.perf_counter() >= due
-            if self.is_held:
+            if not self.is_held:
+                is_over = time.perf_counter() >= due
+            else:
                 is_over = self.wants_next
                 if self.while_held is not None:
                     self.while_held()
@@ -2060,6 +2068,7 @@ class Animation(View):
     def __init__(self, look, path, every=1):
         super().__init__(look, every)
         self.path = Path(path)
+        self.frames = []
 
     def open(self):
         self.picture = Picture(self.look.measures, self.params["epochs"])
@@ -2071,14 +2080,15 @@ class Animation(View):
         self.frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
 
     def close(self):
-        if self.is_open and self.frames:
-            first, *others = self.frames
+        self.is_open = False
+        frames = self.frames
+        self.frames = []
+        if frames:
+            first, *others = frames
             durations = [1000 * FRAME_SECONDS] * len(others) + [1000 * LAST_SECONDS]
             with replacing(self.path) as (file,):
                 first.save(file, save_all=True, append_images=others, duration=durations, loop=0)
             LOG.info(f"animation saved in {self.path}")
-        self.frames = []
-        self.is_open = False
 
 
 def live_picture(look, every=1, while_held=None):
@@ -2368,7 +2378,7 @@ class Keeper(keras.callbacks.Callback):
         self.next_save = time.monotonic() + SAVE_SECONDS
         self.signals = []
         self.heard_before = {}
-        self.is_second = False
+        self.interrupt_waits = False
         self.is_saving = False
 
     @contextmanager
@@ -2391,16 +2401,16 @@ class Keeper(keras.callbacks.Callback):
     def _on_signal(self, number, frame):
         # Raise nothing at the first one: TensorFlow swallows an exception while it compiles.
         if number == signal.SIGINT and number in self.signals:
-            self.is_second = True
+            self.interrupt_waits = True
         self.signals.append(number)
         if self.model:
             self.model.stop_training = True
-        self._hand_on()
+        self._pass_interrupt_on()
 
-    def _hand_on(self):
+    def _pass_interrupt_on(self):
         """Hand a second Ctrl-C to whoever heard it before, but not while models are saved."""
-        if self.is_second and not self.is_saving:
-            self.is_second = False
+        if self.interrupt_waits and not self.is_saving:
+            self.interrupt_waits = False
             handler = self.heard_before[signal.SIGINT]
             if not callable(handler):  # the operating system would end the process
                 handler = signal.default_int_handler
@@ -2414,7 +2424,7 @@ class Keeper(keras.callbacks.Callback):
             yield
         finally:
             self.is_saving = False
-            self._hand_on()
+            self._pass_interrupt_on()
 
     def on_train_begin(self, logs=None):
         self.model.stop_training = bool(self.signals)
@@ -2491,7 +2501,7 @@ def run(args):
             callbacks = list_callbacks(args, keeper, look)
             with reported("training failed"), memory_advice():
                 gan.train(samples, args.epoch, args.batch_size, args.step_per, callbacks=callbacks)
-            if keeper.signals and keeper.may_save:
+            if keeper.signals and keeper.may_save and keeper.trained < args.epoch:
                 LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
         if not args.epoch or keeper.has_result:
             with reported(f"cannot draw the picture {args.output}"):
