@@ -36,7 +36,6 @@ from conftest import (
     same,
     scaled,
     start,
-    start_demo,
     steps_taken,
     train_on,
     uncompiled,
@@ -650,16 +649,6 @@ def test_saving_makes_the_folder_leaves_two_files_in_it_and_logs_nothing(gan, tm
     gan.save_model(tmp_path / "new" / "folder")
     assert sorted(os.listdir(tmp_path / "new" / "folder")) == [DISCRIMINATOR, GENERATOR]
     assert not caplog.records
-
-
-def test_two_equal_runs_write_equal_files(tmp_path):
-    folders = [tmp_path / "one", tmp_path / "two"]
-    options = ["-e", "2", "-s", "3", "-o", tmp_path / "picture.png"]
-    runs = [start_demo(*options, "-m", folder) for folder in folders]
-    for run in runs:
-        status, _, err = finish(run)
-        assert status == 0, err
-    assert contents(folders[0]) == contents(folders[1])
 
 
 def test_a_save_keeps_the_mode_of_the_file_that_it_replaces(gan, tmp_path):
