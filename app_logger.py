@@ -4,7 +4,6 @@ Log records go to stderr as ``[time] LEVEL file:function:line > message``.
 """
 
 import logging
-import re
 from contextlib import contextmanager
 
 FORMAT = "[%(asctime)s] %(levelname)s %(filename)s:%(funcName)s:%(lineno)d > %(message)s"
@@ -59,13 +58,15 @@ def reported(what):
 
 
 def reason(error):
-    """Return the first thing that an error says, in one line of at most 300 characters.
+    """Return the first line of an error that tells something, at most 300 characters of it.
 
-    Lines of a traceback are passed over, and those that only introduce something, such as
+    Lines of a traceback tell nothing, nor do lines that introduce others, such as
     "Graph execution error:".
     """
-    # TensorFlow indents what a traceback quotes by eight spaces.
-    telling = re.search(r"^(?! {8}|\s*File \"|\s*<).*[^:\s]$", str(error), re.MULTILINE)
-    if telling is None:
-        return type(error).__name__
-    return telling[0].strip()[:300]
+    for line in str(error).splitlines():
+        words = line.strip()
+        # TensorFlow indents the code that it quotes by eight spaces.
+        is_quoted = line.startswith(" " * 8) or words.startswith(('File "', "<"))
+        if words and not is_quoted and not words.endswith(":"):
+            return words[:300]
+    return type(error).__name__

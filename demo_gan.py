@@ -728,10 +728,10 @@ def training(gan, callback_list):
         callback_list.on_train_begin()
         yield
     except BaseException:
-        with ExitStack() as ends:  # calls them all, whatever one raises, the last one first
-            for callback in reversed(callback_list.callbacks):
-                if getattr(callback, "hears_every_end", False):
-                    ends.callback(callback.on_train_end)
+        for callback in callback_list.callbacks:
+            if getattr(callback, "hears_every_end", False):
+                with reported(f"{type(callback).__name__} failed at the end"):
+                    callback.on_train_end()
         raise
     finally:
         gan.is_training = False
@@ -858,14 +858,13 @@ def write_players(players, folder):
         for array in arrays:
             save_id.update(array.tobytes())
             size += array.nbytes + 2**12
-    filler = os.urandom(2**16 + size)  # zeros take no space where disks compress
     paths = [folder / name for name in MODEL_FILES]
     with quiet(), replacing(*paths) as files:
         for player, state, file in zip(players, states, files):
-            # Try the space first; `save` then starts the file anew. On a full disk, or when a quota
-            # is used up, Python raises an OSError, and HDF5 would crash.
-            file.write_bytes(filler)
-            player.network.save(file)
+            # On a full disk HDF5 would crash, and Python raises an OSError. So try the space first,
+            # with random bytes, because zeros take none on disks that compress.
+            file.write_bytes(os.urandom(2**16 + size))
+            player.network.save(file)  # starts the file anew
             with h5py.File(file, "r+") as opened:
                 opened.attrs["gan_save"] = np.bytes_(save_id.hexdigest())
                 opened.attrs["gan_order"] = file_order(player.network)
@@ -903,21 +902,20 @@ def state_variables(player):
         return {}
     optimizer = player.training_model.optimizer
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    # Keras calls a slot of the weight dense/kernel dense_kernel_momentum.
     paths = [weight.path.replace("/", "_") for weight in player.network.weights]
+    longest_last = sorted(enumerate(paths), key=lambda item: len(item[1]))
     found = {}
     for variable in optimizer.variables:
         if variable.name == "learning_rate":
             continue
-        # Keras calls the slot of the weight dense/kernel dense_kernel_momentum.
-        longest = max([0, *(len(path) for path in paths if variable.name.startswith(f"{path}_"))])
-        names = [
-            f"{kind}_{place}{variable.name[longest:]}"
-            for place, path in enumerate(paths)
-            if path == variable.name[:longest]
-        ]
         word = variable.name.rstrip("_0123456789")  # Keras numbers what has no name: variable_2
-        names.append(f"{kind}_at_{len(found)}_{word}")
-        found[next(name for name in names if name not in found)] = variable
+        name = f"{kind}_at_{len(found)}_{word}"
+        for place, path in longest_last:
+            slot = f"{kind}_{place}{variable.name.removeprefix(path)}"
+            if variable.name.startswith(f"{path}_") and slot not in found:
+                name = slot
+        found[name] = variable
     return found
 
 
