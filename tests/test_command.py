@@ -760,22 +760,33 @@ def test_models_are_saved_when_the_window_is_held_in_its_last_frame(fast_main, t
     assert saved == [True]
 
 
-def test_models_are_saved_while_the_window_is_held(fast_main, toolkit, saves_always, monkeypatch):
+def test_models_are_saved_while_the_window_is_held(fast_main, toolkit, saves_always):
     """What was trained before is then safe, however long the window is held."""
     saves = []
 
     def hold(count):
+        is_saved = Path("models", FILES[1]).exists()
         if count == 3:
             toolkit.press(" ")
-            monkeypatch.setattr(demo_gan, "SAVE_SECONDS", 0)
+            saves.append(is_saved)
+            limit_files()  # from here on there is room for files
         if count == 6:
-            saves.append(Path("models", FILES[1]).exists())
+            saves.append(is_saved)
             toolkit.press(" ")
 
-    monkeypatch.setattr(demo_gan, "SAVE_SECONDS", 0.01)
+    limit_files(20_000)
     toolkit.actions["wait"] = hold
     fast_main("-e 10 -k 1")
-    assert saves == [True]
+    assert saves == [False, True]
+
+
+@pytest.mark.parametrize("key", ["q", "x"])
+def test_keys_that_matplotlib_is_set_to_close_the_window(fast_main, toolkit, key):
+    toolkit.actions["wait"] = lambda count: count == 6 and toolkit.press(key)
+    with plt.rc_context({"keymap.quit": [key]}):
+        err = fast_main("-e 10 -k 1")
+    assert len(re.findall("INFO.*window.*closed", err)) == 1
+    assert toolkit.moments.count("blit") <= 7
 
 
 def test_space_holds_the_window_and_right_shows_one_more(fast_main, toolkit):

@@ -224,6 +224,19 @@ def test_look_by_default_has_seen_enough_of_a_training_that_stops_early(gan):
     assert 30 <= look.history[-1].epoch < 60
 
 
+def test_last_epoch_has_w1_whatever_the_looks(gan):
+    logs = train(gan, 101, demo_gan.Look(gan, SAMPLES, every=40)).history
+    assert len(logs["w1"]) == 3
+
+
+def test_each_training_has_states_of_its_own(gan):
+    look = demo_gan.Look(gan, SAMPLES)
+    for _ in range(2):  # both end with epoch 1
+        train(gan, 1, look)
+        generated = gan.generator_model.predict(look.noise, verbose=0)
+        assert look.history[-1].w1 == pytest.approx(look.measures.distance(generated), rel=1e-4)
+
+
 def test_history_of_very_many_looks_is_an_even_choice(gan, monkeypatch):
     monkeypatch.setattr(demo_gan, "HISTORY", 100)
     look = demo_gan.Look(gan, SAMPLES, every=1)

@@ -752,7 +752,7 @@ def without_decay_of_biases():
 @pytest.mark.parametrize(
     ("copied", "biases_decay"), [(lambda gan: gan, False), (pickled, True), (copy.deepcopy, True)]
 )
-def test_a_copy_keeps_the_loss_and_says_that_all_weights_decay(copied, biases_decay, caplog):
+def test_a_copy_says_that_all_weights_decay(copied, biases_decay, caplog):
     """A flat loss moves nothing: weights decay alone, but for the biases."""
     gan = gan_with()
     gan.compile_generator_model(without_decay_of_biases(), flat)
@@ -765,6 +765,22 @@ def test_a_copy_keeps_the_loss_and_says_that_all_weights_decay(copied, biases_de
     train(gan)
     assert moved(before, all_weights(gan)) == [True, biases_decay] * 4
     assert sum("decays all weights" in line for line in caplog.messages) == 2 * biases_decay
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.deepcopy])
+def test_a_copy_trains_with_the_loss_of_the_first_one(copied):
+    gan = copied(gan_with([], [], "sgd", flat))
+    before = all_weights(gan)
+    train(gan)
+    assert same(before, all_weights(gan))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_an_optimizer_that_has_learned_is_handed_on_as_a_fresh_one(optimizer):
+    gan = small_gan(optimizer=optimizer)
+    train(gan)
+    gan.compile_generator_model(both_optimizers(gan)[0])
+    assert steps_taken(gan) == [0, 6]
 
 
 def test_an_optimizer_that_keras_cannot_copy_is_for_one_model_and_stays_as_it_is():

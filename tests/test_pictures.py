@@ -248,6 +248,17 @@ def test_saved_picture_gives_a_settled_gan_the_room_that_a_live_one_keeps_free(t
         assert room_above(saved_panel, color) < 0.15
 
 
+def test_saved_picture_fits_what_it_shows_and_not_what_is_long_over(tmp_path):
+    noise, real = small_samples(5000)["x"].T
+    samples = {"x": noise[:, None], "y": real[:, None]}
+    gan = settled_gan()
+    collapsed = constant_state(demo_gan.Measures(samples["y"]), 0, 0.5, epoch=1)
+    history = [collapsed, state_of(gan, samples, epoch=100)]
+    panel = SavedPicture(tmp_path, gan, samples, history).part("real")
+    for color in (BLACK, GREEN):
+        assert room_above(panel, color) < 0.15
+
+
 def test_axis_of_shares_ends_at_one():
     picture = demo_gan.Picture(measures_of(scale=0))
     _, top = axes_of(picture.figure, "real").get_ylim()
@@ -580,6 +591,12 @@ def drawn(seen, tmp_path):
         return live.tobytes() + saved.image.tobytes()
 
     return draw
+
+
+def test_a_font_without_the_minus_sign_can_be_used(drawn):
+    with plt.rc_context({"axes.unicode_minus": False}):
+        hyphens = drawn()
+    assert hyphens != drawn()
 
 
 def test_the_users_style_changes_no_picture_and_is_as_it_was(drawn, caplog):

@@ -425,6 +425,13 @@ def test_what_has_no_names_of_its_own_in_a_file_is_refused_before_training(build
     assert gan.generator_training_model is None
 
 
+@pytest.mark.parametrize("file", demo_gan.MODEL_FILES)
+def test_an_article_file_beside_one_of_ours_is_named(gan, saved, file, caplog):
+    shutil.copy(ARTICLE / file, saved)
+    gan.load_model(saved)
+    assert "different saves" in caplog.text
+
+
 # -- optimizers go on where they were -----------------------------------------------------
 
 
