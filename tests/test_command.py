@@ -266,6 +266,11 @@ def test_resuming_for_no_epochs_only_draws(main, models):
     assert "training.csv" not in os.listdir("log")
 
 
+def test_picture_of_no_epochs_does_not_speak_of_epochs(main, models):
+    main("-r -e 0 -o a.svg")
+    assert "<!-- noise_dim = 4, W1 = " in Path("a.svg").read_text()
+
+
 def test_log_level_chooses_the_lines(fast_main, models):
     for level, shows_info in {"INFO": True, "debug": True, "Warn": False, "err": False}.items():
         err = fast_main(f"-r -e 0 -o a.pdf -log_lvl {level}")  # of PDFs matplotlib has much to say
@@ -881,7 +886,8 @@ def test_graphs_that_cannot_be_drawn_are_left_out(main, dot, script, monkeypatch
     else:
         dot(script)
     err = main("-e 2 -k 1 -log log", 1)
-    names = re.findall(r"ERROR.*graph log/gan_(\w+)_model.png.*: .+", err)
+    line = r"ERROR demo_gan\.py:draw_graph:\d+ > .*graph log/gan_(\w+)_model.png.*: .+"
+    names = re.findall(line, err)
     assert sorted(names) == ["discriminateor", "generator"]
     assert os.listdir("log") == ["training.csv"]
     assert "models saved in models" in err

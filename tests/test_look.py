@@ -8,6 +8,7 @@ import math
 import pickle
 import random
 import re
+import sys
 from unittest import mock
 
 import keras
@@ -392,6 +393,15 @@ def learned(tmp_path_factory):
     gan.train(samples, 20, step_per=20, callbacks=[look, animation])
     demo_gan.save_picture(gan, samples, folder / "a.png", "epoch = 20", look.history)
     return folder
+
+
+def test_notebook_shows_a_frame_every_n_epochs(gan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", mock.Mock(version_info=(9, 0)))
+    monkeypatch.setattr(demo_gan, "window_canvas", lambda: None)
+    look = demo_gan.Look(gan, SAMPLES)
+    cell = demo_gan.live_picture(look, every=10)
+    train(gan, 25, look, cell)
+    assert epochs_of(cell.states) == [10, 20, 25]
 
 
 def test_animation_is_small_plays_for_ever_and_keeps_its_last_frame(learned):

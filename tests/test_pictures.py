@@ -248,6 +248,17 @@ def test_saved_picture_gives_a_settled_gan_the_room_that_a_live_one_keeps_free(t
         assert room_above(saved_panel, color) < 0.15
 
 
+def test_panels_of_the_strip_have_one_scale(tmp_path):
+    samples = small_samples(500)
+    measures = demo_gan.Measures(samples["y"])
+    d_output = np.full((len(measures.points), 1), 0.1)
+    spread = measures.state(samples["y"], d_output, epoch=1)
+    collapsed = constant_state(measures, 0, 0.1, epoch=2)
+    panels = SavedPicture(tmp_path, constant_gan(0, 0.1), samples, [spread, collapsed]).strip()
+    first, second = [pixels(panel, FILL) for panel in panels]
+    assert first == pytest.approx(second, rel=0.3)
+
+
 def test_saved_picture_fits_what_it_shows_and_not_what_is_long_over(tmp_path):
     noise, real = small_samples(5000)["x"].T
     samples = {"x": noise[:, None], "y": real[:, None]}
