@@ -105,7 +105,7 @@ def log_loss_generator(y_true, y_pred):
 #         update G to lower log(1 - D(G(x)))
 #         tell the callbacks the losses of the epoch
 #
-# `GANModel._run_epoch` is this loop. TensorFlow runs it, many epochs in one call, because the
+# In a GANModel, `_run_epoch` is this loop. TensorFlow runs it, many epochs in one call, because the
 # networks are so small that calling TensorFlow for every update would take ten times as long as the
 # arithmetic. Keras's `fit(steps_per_execution=...)`, with an epoch as its step, cannot do that: it
 # would draw the batches in another order, and tell its callbacks only of each call's last epoch.
@@ -744,7 +744,7 @@ def refuse_in_training(gan):
 
 
 class TracedEpochs:
-    """`GANModel._run_epochs` as TensorFlow runs it. One trace serves any data.
+    """The epochs of a GAN as TensorFlow runs them. One trace serves any data.
 
     XLA makes epochs faster, but needs about a second to compile them.
     """
