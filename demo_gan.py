@@ -802,9 +802,9 @@ MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 STATE_GROUP = "optimizer_weights"  # in which Keras's own .h5 files have an optimizer's state
 NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # h5py writes bool as ENUM
 TEXT_BLOCK = b"GCOL\1\0\0\0"  # how HDF5 marks a block of texts
-LONGEST_NAME = 1000
+LONGEST_NAME = 1000  # characters of a name in a file, with its groups
 SLOTS_PER_ITEM = 8  # more than any optimizer has for a weight
-LARGEST_COUNT = 2**62  # An optimizer that counts its steps in 64 bits can go on from here.
+LARGEST_COUNT = 2**62  # of steps: an optimizer that counts in 64 bits can go on from here
 
 # Warnings, standard output and matplotlib's style belong to the whole process. Whoever changes them
 # for a while holds this lock, so that no other thread changes or restores them in between.
@@ -1027,7 +1027,7 @@ class NumberReader:
                 raise ValueError(f"{name} is missing, or a link")
             group = group[part]
         if not isinstance(group, kind):
-            raise ValueError(f"{name} is not what it should be")
+            raise ValueError(f"{name} is a {type(group).__name__}, not a {kind.__name__}")
         return group
 
     def take(self, size):
