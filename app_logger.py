@@ -8,10 +8,8 @@ from contextlib import contextmanager
 
 FORMAT = "[%(asctime)s] %(levelname)s %(filename)s:%(funcName)s:%(lineno)d > %(message)s"
 LOG = logging.getLogger("demo_gan")
-FAILURES = (Exception, SystemExit)  # what can be reported; wx raises SystemExit
-FAILED = []  # What was reported so far. If anything was, the program's exit status is 1.
-# Keras advises against .h5, which is the article's format.
-logging.getLogger("absl").addFilter(lambda record: "HDF5" not in record.getMessage())
+REPORTABLE = (Exception, SystemExit)  # the errors that are reported; wx raises SystemExit
+REPORTED = []  # What failed so far. If anything did, the program's exit status is 1.
 
 _handler = None
 
@@ -41,9 +39,10 @@ def init(lvl=logging.DEBUG):
 def report(what, error, stacklevel=1):
     """Log an error as `what`, and remember that it failed.
 
-    The line names the function that calls this one. Higher levels are its callers, as in `logging`.
+    The line names the function that calls this one; with a `stacklevel` of 2, the caller of that
+    function; and so on, as in `logging`.
     """
-    FAILED.append(what)
+    REPORTED.append(what)
     LOG.error("%s: %s", what, reason(error), stacklevel=stacklevel + 1)
     LOG.debug("it happened here:", exc_info=error, stacklevel=stacklevel + 1)
 
@@ -53,19 +52,19 @@ def reported(what):
     """Report whatever the block raises as `what`, and go on."""
     try:
         yield
-    except FAILURES as error:
-        report(what, error, stacklevel=3)  # contextlib stands between this and the caller
+    except REPORTABLE as error:
+        report(what, error, stacklevel=3)  # this function and contextlib's stand in between
 
 
 def reason(error):
     """Return the first line of an error that tells something, at most 300 characters of it.
 
     Lines of a traceback tell nothing, nor do lines that introduce others, such as
-    "Graph execution error:".
+    "Graph execution error:". TensorFlow quotes tracebacks in its errors: places, such as
+    `File "demo_gan.py", line 150`, `<frozen ...>`, and code, indented by eight spaces.
     """
     for line in str(error).splitlines():
         words = line.strip()
-        # TensorFlow indents the code that it quotes by eight spaces.
         is_quoted = line.startswith(" " * 8) or words.startswith(('File "', "<"))
         if words and not is_quoted and not words.endswith(":"):
             return words[:300]

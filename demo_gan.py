@@ -20,6 +20,7 @@ import gc
 import hashlib
 import importlib.util
 import io
+import logging
 import math
 import mmap
 import os
@@ -58,10 +59,12 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 import app_logger
-from app_logger import FAILED, FAILURES, LOG, reason, report, reported
+from app_logger import LOG, REPORTABLE, REPORTED, reason, report, reported
 
 if keras.config.backend() != "tensorflow":
     raise ImportError("demo_gan needs Keras on TensorFlow: import demo_gan before keras")
+# Keras advises against .h5 whenever it writes one, but that is the article's format.
+logging.getLogger("absl").addFilter(lambda record: "HDF5" not in record.getMessage())
 
 # ---------------------------------------------------------------------------------------
 # 1. The losses
@@ -105,9 +108,10 @@ def log_loss_generator(y_true, y_pred):
 #         update G to lower log(1 - D(G(x)))
 #         tell the callbacks the losses of the epoch
 #
-# In a GANModel, `_run_epoch` is this loop. TensorFlow runs it, many epochs in one call, because the
-# networks are so small that calling TensorFlow for every update would take ten times as long as the
-# arithmetic. Keras's `fit(steps_per_execution=...)`, with an epoch as its step, cannot do that: it
+# In a GANModel, `_run_epoch` is one pass of the outer loop, and `_run_epochs` is that loop. Both
+# run inside TensorFlow, many epochs in one call, because the networks are so small that calling
+# TensorFlow for every update would take ten times as long as the arithmetic. `train` makes these
+# calls, and tells the callbacks. Keras's `fit(steps_per_execution=...)`, with an epoch as its step,
 # would draw the batches in another order, and tell its callbacks only of each call's last epoch.
 #
 # A network is what plays, G or D. A training model is what trains it: the network, its opponent, a
@@ -124,17 +128,18 @@ class Player:
     Attributes:
         network: the network that plays, a Keras model.
         training_model: the compiled Keras model that trains it. None before it is compiled.
+        fresh_state: the state of its optimizer before it has learned; see `optimizer_state`.
     """
 
     def __init__(self, network):
         self.network = network
         self.training_model = None
-        self._fresh_state = {}
+        self.fresh_state = {}
 
     def compile(self, inputs, outputs, optimizer, loss):
         """Make the model that trains the network; see `GANModel.compile_generator_model`."""
         optimizer = keras.optimizers.get(optimizer or "adam")
-        if optimizer.built:  # another model uses it
+        if optimizer.built:  # it is in use, here or elsewhere
             optimizer = fresh_copy(optimizer)
         loss = probability_loss(loss)
         model = keras.Model(inputs, outputs, name=f"{self.network.name}_model")
@@ -143,11 +148,12 @@ class Player:
         # Build it now. Building it inside the traced function would force a second trace.
         model.optimizer.build(self.network.trainable_weights)
         self.training_model = model
-        self._fresh_state = self.get_state()
+        self.fresh_state = optimizer_state(self)
 
+    # AutoGraph need not convert what calls Keras: it would only make the start slower.
     @tf.autograph.experimental.do_not_convert
     def update(self, inputs):
-        """Take one step of the optimizer, with the weights of the network.
+        """Take one step of the optimizer, with the weights of the network. Returns the loss.
 
         Naming the weights is what keeps the other network as it is. The article set
         `trainable = False` on it before compiling, and Keras 2 remembered that. Keras 3 looks at
@@ -157,25 +163,20 @@ class Player:
 
         BatchNormalization layers run in training mode in both phases: they normalize by the batch
         and update their moving averages, even in the network that is not being trained.
-
-        Returns the loss and, with the article's losses, how far D's outputs lie outside of 0 to 1.
         """
         model = self.training_model
-        excess = 0.0
         with tf.GradientTape() as tape:
-            outputs = model(inputs, training=True)
+            outputs = keras.tree.flatten(model(inputs, training=True))
             # The weight penalties are those of this network alone.
             loss = ops.cast(sum(self.network.losses), keras.config.floatx())
-            for loss_function, output in zip(model.loss, keras.tree.flatten(outputs)):
+            for loss_function, output in zip(model.loss, outputs):
                 output = ops.cast(output, loss.dtype)
                 loss += ops.mean(loss_function(ops.ones_like(output), output))
-                if loss_function in (log_loss_discriminator, log_loss_generator):
-                    excess += ops.mean(ops.relu(-output) + ops.relu(output - 1))
             # A LossScaleOptimizer scales the loss; others return it unchanged.
             scaled = model.optimizer.scale_loss(loss)
         weights = self.network.trainable_weights
         model.optimizer.apply(tape.gradient(scaled, weights), weights)
-        return ops.stack([loss, excess])
+        return loss
 
     @tf.autograph.experimental.do_not_convert
     def output(self, inputs):
@@ -185,32 +186,6 @@ class Player:
     def finish(self):
         """Put averages of the weights in place, if the optimizer makes them, as `fit` does."""
         self.training_model.optimizer.finalize_variable_values(self.network.trainable_weights)
-
-    def get_state(self):
-        """Return what the optimizer has learned, as arrays by name, `{}` before compiling."""
-        return {name: variable.numpy() for name, variable in state_variables(self).items()}
-
-    def set_state(self, state):
-        """Set what the optimizer has learned. None makes it as fresh as when it was compiled."""
-        if state is None:
-            state = self._fresh_state
-        for name, variable in state_variables(self).items():
-            variable.assign(state[name])
-
-    def __getstate__(self):  # to pickle and to copy
-        """Return the parts of a player. A wired model cannot be copied; its settings can."""
-        settings = None
-        if self.training_model is not None:
-            optimizer = fresh_copy(self.training_model.optimizer)
-            settings = optimizer, self.training_model.loss[0], self.get_state()
-        flags = [weight.trainable for weight in self.network.weights]
-        return {"network": self.network, "flags": flags, "settings": settings}
-
-    def __setstate__(self, state):  # `GANModel.__setstate__` makes the model
-        self.__init__(state["network"])
-        self.copied = state["settings"]
-        for weight, flag in zip(self.network.weights, state["flags"]):
-            weight.trainable = flag
 
 
 class GANModel:
@@ -230,7 +205,7 @@ class GANModel:
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
-        epochs_done: how many epochs have changed the weights, also in a call that failed.
+        epochs_done: how many epochs have changed the weights; also those of a call that failed.
         is_training: whether `train` is running.
     """
 
@@ -311,40 +286,44 @@ class GANModel:
 
         `noise` and `real` are all batches, `(batch_count, batch_size, width)`. `picks`, `(2 * K +
         1,)`, are the numbers of those to use: K times one of noise and one of real samples, then
-        one of noise. Returns D's and G's losses, and how far D's outputs lie outside of 0 to 1.
+        one of noise. Returns D's loss, the mean of its updates, and G's.
         """
         # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches.
         step_per = tf.size(picks) // 2
-        d_total = tf.zeros(2, noise.dtype)
+        dis_loss = tf.zeros((), noise.dtype)
         for step in tf.range(step_per):
             x = tf.gather(noise, tf.gather(picks, 2 * step))
             y = tf.gather(real, tf.gather(picks, 2 * step + 1))
-            d_total += self.discriminator.update([y, x])
+            dis_loss += self.discriminator.update([y, x])
         x = tf.gather(noise, tf.gather(picks, 2 * step_per))
-        dis_loss, d_excess = tf.unstack(d_total / tf.cast(step_per, noise.dtype))
-        gen_loss, g_excess = tf.unstack(self.generator.update(x))
-        return tf.stack([dis_loss, gen_loss, d_excess + g_excess])
+        gen_loss = self.generator.update(x)
+        return tf.stack([dis_loss / tf.cast(step_per, noise.dtype), gen_loss])
 
     def _run_epochs(self, noise, real, picks, count):
-        """Run `count` epochs, with a row of picks for each.
+        """Run `count` epochs, each with its row of picks.
+
+        Returns the losses of each epoch, in a row for each row of picks; the last generated batch;
+        and D's outputs on it and on a batch of real samples.
 
         XLA compiles once for each shape, so picks always has equally many rows, of which the first
         `count` are used. `for` would make it compile once for each count, and `while` does not. A
         count of 0 only compiles.
-
-        Returns what `_run_epoch` returns, in a row for each row of picks; then the last generated
-        batch, and D's output on it.
         """
-        records = tf.zeros((tf.shape(picks)[0], 3), noise.dtype)
+        losses = tf.zeros((tf.shape(picks)[0], 2), noise.dtype)
         epoch = 0
         while epoch < count:
-            record = self._run_epoch(noise, real, tf.gather(picks, epoch))
-            records = tf.tensor_scatter_nd_update(records, [[epoch]], [record])
+            epoch_losses = self._run_epoch(noise, real, tf.gather(picks, epoch))
+            losses = tf.tensor_scatter_nd_update(losses, [[epoch]], [epoch_losses])
             epoch += 1
         last_picks = tf.gather(picks, tf.maximum(count, 1) - 1)
         x = tf.gather(noise, tf.gather(last_picks, tf.size(last_picks) - 1))
         generated = self.generator.output(x)
-        return records, generated, self.discriminator.output(generated)
+        return (
+            losses,
+            generated,
+            self.discriminator.output(generated),
+            self.discriminator.output(real[0]),
+        )
 
     def train(
         self,
@@ -377,7 +356,8 @@ class GANModel:
 
         Returns a Keras `History`. Raises a ValueError, before anything has changed, if an argument
         is wrong or a model is not compiled; later, a ValueError if D's output leaves 0 to 1 under
-        the article's losses, and a FloatingPointError if training diverges.
+        the article's losses, and a FloatingPointError if training diverges. In a callback it raises
+        a RuntimeError, as do adding a layer and compiling.
         """
         refuse_in_training(self)
         epochs = whole_number("epoch", epoch)
@@ -385,7 +365,7 @@ class GANModel:
         step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
         shown = what_train_shows(self, sample_list, plot, verbose)
-        callback_list = make_callbacks(self, epochs, shown, callbacks)
+        callback_list, history = make_callbacks(self, epochs, shown, callbacks)
         if self._traced is None:
             self._traced = TracedEpochs(self, self._run_epochs)
         if plot:
@@ -415,20 +395,19 @@ class GANModel:
                 self.generator.finish()
                 self.discriminator.finish()
             callback_list.on_train_end(logs)
-        return callback_list.model.history
+        return history
 
     def _record(self, results, count, plot):
         """Keep what `_run_epochs` returned, and check it. Returns both losses of each epoch."""
-        records, generated, d_output = (tensor.numpy() for tensor in results)
-        records = records[:count]
-        self.train_status["dis_loss"] += records[:, 0].tolist()
-        self.train_status["gen_loss"] += records[:, 1].tolist()
+        losses, generated, d_generated, d_real = (tensor.numpy() for tensor in results)
+        losses = losses[:count]
+        self.train_status["dis_loss"] += losses[:, 0].tolist()
+        self.train_status["gen_loss"] += losses[:, 1].tolist()
         if plot:
             self.train_status["gen_result"].append(generated)
-            self.train_status["dis_result"].append(d_output)
-        weights = self.generator_training_model.get_weights()  # those of both networks
-        check_results(records, [generated, d_output, *weights])
-        return records[:, :2].tolist()
+            self.train_status["dis_result"].append(d_generated)
+        check_results(self, losses, generated, np.concatenate([d_generated, d_real]))
+        return losses.tolist()
 
     def save_model(self, path_dir):
         """Write `gan_generator.h5` and `gan_discriminateor.h5` to a folder.
@@ -437,8 +416,8 @@ class GANModel:
         Both are complete before either replaces an old file. Plain Keras reads them, except where
         only parts of a layer are frozen: Keras cannot read such files, not even its own.
 
-        Raises a ValueError if there are no layers or weights are not finite, and an OSError if the
-        files cannot be written.
+        Raises a ValueError if a network is incomplete or weights are not finite, and an OSError if
+        the files cannot be written.
         """
         check_networks(self)
         write_players([self.generator, self.discriminator], Path(path_dir))
@@ -451,25 +430,34 @@ class GANModel:
         article's program work too. An optimizer whose state is not in its file starts afresh, and
         the log says so. What is frozen stays frozen, and nothing else becomes so.
 
-        Raises a ValueError if there are no layers, and an OSError if a file cannot be read or does
-        not fit them; the GAN is unchanged then.
+        Raises a ValueError if a network is incomplete, and an OSError if a file cannot be read or
+        does not fit; the GAN is unchanged then.
         """
         check_networks(self)
         read_players([self.generator, self.discriminator], Path(path_dir))
         self._traced = None  # the numbers of a Normalization layer are constants in it
 
     def __getstate__(self):  # to pickle and to copy
-        return {**vars(self), "_traced": None, "is_training": False}
+        players = {
+            "generator": parts_to_copy(self.generator),
+            "discriminator": parts_to_copy(self.discriminator),
+        }
+        return {**vars(self), **players, "_traced": None, "is_training": False}
 
     def __setstate__(self, state):
         vars(self).update(state, log_dir=None)  # its graphs have been drawn
-        compile_models = [self.compile_generator_model, self.compile_discriminateor_model]
-        for player, compile_model in zip([self.generator, self.discriminator], compile_models):
-            if player.copied is not None:
-                optimizer, loss, learned = player.copied
+        self.generator = Player(self.generator_model)
+        self.discriminator = Player(self.discriminateor_model)
+        for player, compile_model, parts in (
+            (self.generator, self.compile_generator_model, state["generator"]),
+            (self.discriminator, self.compile_discriminateor_model, state["discriminator"]),
+        ):
+            flags, optimizer, loss, learned = parts
+            for weight, flag in zip(player.network.weights, flags):
+                weight.trainable = flag
+            if optimizer is not None:
                 compile_model(optimizer, loss)
-                player.set_state(learned)
-            del player.copied
+                set_optimizer_state(player, learned)
         self.log_dir = state["log_dir"]
 
 
@@ -514,7 +502,8 @@ def make_samples(rows, noise_dim=4, seed=None):
 # ---------------------------------------------------------------------------------------
 # 4. Checks, callbacks and tracing
 #
-# What `train` needs before it starts, what it checks while it runs, and how it tells callbacks.
+# What `train` checks before it starts and while it runs, how it tells the callbacks, and how
+# TensorFlow runs its epochs.
 
 UPDATES_FOR_XLA = 10_000  # With so many updates of D, XLA saves more time than it needs to compile.
 ROWS_COMPARED = 2**16  # rows of samples that are checked for loss by rounding
@@ -562,7 +551,7 @@ def check_networks(gan):
             )
         for layer in all_layers(network):
             parts = {id(layer)}
-            if not isinstance(layer, keras.Model):
+            if not isinstance(layer, keras.Model):  # the layers of a network come after it
                 # A wrapper has the weights of the layer in it.
                 parts |= {id(weight) for weight in layer.weights}
             if parts & seen:
@@ -671,24 +660,27 @@ def pick_batches(picks, batch_count):
 
 
 def make_callbacks(gan, epochs, shown, callbacks):
-    """Return the callbacks of a training as a CallbackList. Raise a ValueError for nonsense."""
-    if not gan.generator_training_model or not gan.discriminateor_training_model:
+    """Return the callbacks of a training as a CallbackList, and the History among them.
+
+    Raises a ValueError if a model is not compiled, or a callback cannot work.
+    """
+    model = gan.generator_training_model
+    if None in (model, gan.discriminateor_training_model):
         raise ValueError("compile both models before train()")
     history = keras.callbacks.History()
     history.sees_weights_every = math.inf
     callbacks = [*shown, *keras.tree.flatten(callbacks or []), history]
     for callback in callbacks:
-        epochs_to_see(callback)
+        period_of(callback)  # raises if it is no whole number
         if isinstance(callback, keras.callbacks.BackupAndRestore):
             raise ValueError(
                 "BackupAndRestore knows one optimizer of two: call save_model in a callback instead"
             )
-    model = gan.generator_training_model
-    # Some of Keras's callbacks log what they do if `verbose` is 1.
-    return keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=1, verbose=1)
+    params = {"epochs": epochs, "steps": 1, "verbose": 1}  # as `fit` has them, for one batch
+    return keras.callbacks.CallbackList(callbacks, model=model, **params), history
 
 
-def epochs_to_see(callback):
+def period_of(callback):
     """Return how many epochs lie between two at which a callback sees the weights."""
     every = getattr(callback, "sees_weights_every", 1)
     if every == math.inf:
@@ -698,7 +690,7 @@ def epochs_to_see(callback):
 
 def epochs_until_seen(callback_list, done):
     """Return how many epochs may run before a callback has to see the weights."""
-    periods = [epochs_to_see(callback) for callback in callback_list.callbacks]
+    periods = [period_of(callback) for callback in callback_list.callbacks]
     return min(period - done % period for period in periods)
 
 
@@ -760,8 +752,8 @@ class TracedEpochs:
             tf.TensorSpec((None, None), "int32"),
             tf.TensorSpec((), "int32"),
         ]
-        # TensorFlow warns of a function that it traces again and again. A partial gives each GAN a
-        # function of its own.
+        # TensorFlow counts how often a function is traced, and warns. The partial is a function of
+        # this GAN alone.
         self.plain = tf.function(partial(run_epochs), signature)
         self.compiled = tf.function(self.plain, signature, autograph=False, jit_compile=True)
 
@@ -782,21 +774,28 @@ def all_finite(arrays):
     return all(np.isfinite(array).all() for array in arrays)
 
 
-def check_results(records, arrays):
+def check_results(gan, losses, generated, d_output):
     """Raise an error if D's output is no probability, or if training has diverged."""
-    if records[:, 2].max() > 0.001:  # less is due to rounding
+    used = gan.generator_training_model.loss + gan.discriminateor_training_model.loss
+    takes_logarithms = log_loss_generator in used or log_loss_discriminator in used
+    is_outside = (d_output < -0.001) | (d_output > 1.001)  # less is due to rounding
+    if takes_logarithms and is_outside.any():
         raise ValueError(
             "the discriminator's output is not between 0 and 1: with the article's losses it must "
             'end in a probability, such as Dense(1, activation="sigmoid")'
         )
-    if not all_finite([records, *arrays]):
+    weights = gan.generator_training_model.get_weights()  # those of both networks
+    if not all_finite([losses, generated, d_output, *weights]):
         raise FloatingPointError("training diverged: a loss, an output or a weight is not finite")
 
 
 # ---------------------------------------------------------------------------------------
 # 5. Files and copies
 #
-# Files, but for training.csv, are written whole or not at all. Loading executes no code.
+# All files except training.csv are written whole or not at all. Loading executes no code.
+#
+# The state of an optimizer is what it has learned: a few slots for each weight, such as a momentum,
+# and its count of steps. Its settings, such as the learning rate, are not part of it.
 
 MODEL_FILES = ("gan_generator.h5", "gan_discriminateor.h5")
 STATE_GROUP = "optimizer_weights"  # in which Keras's own .h5 files have an optimizer's state
@@ -824,7 +823,7 @@ def replacing(*paths):
 
     The files are written to a fresh folder beside the paths. The old files stay untouched until all
     new ones are whole and on the disk. A new file has the mode of the old one. Whatever goes wrong
-    is an OSError that names the first path.
+    is an OSError that names the paths: HDF5 and Pillow raise errors of many kinds on a full disk.
     """
     folder = paths[0].parent
     try:
@@ -843,27 +842,29 @@ def replacing(*paths):
             for file, path in zip(files, paths):
                 file.replace(path)
     except Exception as error:
-        raise OSError(f"cannot write {paths[0]}: {reason(error)}") from error
+        names = " and ".join(str(path) for path in paths)
+        raise OSError(f"cannot write {names}: {reason(error)}") from error
 
 
 def write_players(players, folder):
     """Write the two model files; see `GANModel.save_model`."""
-    weights = [player.network.get_weights() for player in players]
-    if not all_finite(weights[0] + weights[1]):
+    arrays = [array for player in players for array in player.network.get_weights()]
+    if not all_finite(arrays):
         raise ValueError("not saved: weights are not finite")
     states = [finite_state(player) for player in players]
+    for state in states:
+        arrays += state.values()
     save_id = hashlib.sha256()
-    size = 0
-    for arrays in (*weights, *(state.values() for state in states)):
-        for array in arrays:
-            save_id.update(array.tobytes())
-            size += array.nbytes + 2**12
+    size = 2**16  # more than what describes the layers
+    for array in arrays:
+        save_id.update(array.tobytes())
+        size += array.nbytes + 2**12  # with what describes the array
     paths = [folder / name for name in MODEL_FILES]
     with quiet(), replacing(*paths) as files:
         for player, state, file in zip(players, states, files):
             # On a full disk HDF5 would crash, and Python raises an OSError. So try the space first,
             # with random bytes, because zeros take none on disks that compress.
-            file.write_bytes(os.urandom(2**16 + size))
+            file.write_bytes(os.urandom(size))
             player.network.save(file)  # starts the file anew
             with h5py.File(file, "r+") as opened:
                 opened.attrs["gan_save"] = np.bytes_(save_id.hexdigest())
@@ -873,9 +874,12 @@ def write_players(players, folder):
 
 
 def finite_state(player):
-    """Return what a player's optimizer has learned, `{}` if that is not finite."""
-    state = player.get_state()
-    return state if all_finite(state.values()) else {}
+    """Return the state of a player's optimizer, `{}` if it is not finite."""
+    state = optimizer_state(player)
+    if all_finite(state.values()):
+        return state
+    LOG.warning(f"the optimizer of {player.network.name} is not finite, and so is not saved")
+    return {}
 
 
 def file_order(network):
@@ -891,32 +895,48 @@ def file_order(network):
     return np.array(order, "int32")
 
 
-def state_variables(player):
+def optimizer_variables(player):
     """Return the variables that make the state of a player's optimizer, by their names in a file.
 
     A name has the class of the optimizer, so that the state of another kind does not fit.
-    `Adam_2_momentum` belongs to `network.weights[2]`, and `Adam_at_0_iteration` to no weight. The
-    settings are not part of the state: the user may go on with another learning rate.
+    `Adam_2_momentum` belongs to `network.weights[2]`, and `Adam_at_0_iteration` to no weight.
+    Before compiling there are none.
     """
     if player.training_model is None:
         return {}
     optimizer = player.training_model.optimizer
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
-    # Keras calls a slot of the weight dense/kernel dense_kernel_momentum.
-    paths = [weight.path.replace("/", "_") for weight in player.network.weights]
-    longest_last = sorted(enumerate(paths), key=lambda item: len(item[1]))
+    places = {}
+    for place, weight in enumerate(player.network.weights):
+        places[weight.path.replace("/", "_")] = place
     found = {}
     for variable in optimizer.variables:
         if variable.name == "learning_rate":
             continue
         word = variable.name.rstrip("_0123456789")  # Keras numbers what has no name: variable_2
         name = f"{kind}_at_{len(found)}_{word}"
-        for place, path in longest_last:
-            slot = f"{kind}_{place}{variable.name.removeprefix(path)}"
-            if variable.name.startswith(f"{path}_") and slot not in found:
+        # Keras calls a slot of the weight dense/kernel dense_kernel_momentum.
+        paths = [path for path in places if variable.name.startswith(f"{path}_")]
+        if paths:
+            path = max(paths, key=len)
+            slot = f"{kind}_{places[path]}{variable.name.removeprefix(path)}"
+            if slot not in found:  # two weights can have one path
                 name = slot
         found[name] = variable
     return found
+
+
+def optimizer_state(player):
+    """Return the state of a player's optimizer, as arrays by their names in a file."""
+    return {name: variable.numpy() for name, variable in optimizer_variables(player).items()}
+
+
+def set_optimizer_state(player, state):
+    """Set the state of a player's optimizer. None makes it as fresh as when it was compiled."""
+    if state is None:
+        state = player.fresh_state
+    for name, variable in optimizer_variables(player).items():
+        variable.assign(state[name])
 
 
 def read_players(players, folder):
@@ -928,14 +948,14 @@ def read_players(players, folder):
     with ExitStack() as undo:
         for player, (weights, state, _) in zip(players, contents):
             undo.callback(set_weights, player.network, player.network.get_weights())
-            undo.callback(player.set_state, player.get_state())
+            undo.callback(set_optimizer_state, player, optimizer_state(player))
             set_weights(player.network, weights)
-            player.set_state(state)
+            set_optimizer_state(player, state)
         undo.pop_all()  # keep the new weights
+    if None in [player.training_model for player in players]:
+        LOG.warning("the state of the optimizers is not loaded: compile both models, then load")
+        return
     for player, (_, state, _) in zip(players, contents):
-        if player.training_model is None:
-            LOG.warning("the state of the optimizers is not loaded: compile both models, then load")
-            break
         if state is None:
             LOG.info(f"the optimizer of {player.network.name} starts afresh: no saved state fits")
 
@@ -968,10 +988,10 @@ def read_player(player, path):
             order = reader.attribute(file, "gan_order")
             flags = reader.attribute(file, "gan_trainable")
             arrays = reader.weights()
-            state = reader.state()
+            state = reader.optimizer_state()
         if order is None:  # not written by this version
             order = order_by_flags(network, flags)
-            state = renamed(state, state_variables(player))
+            state = renamed(state, optimizer_variables(player))
         return fitted_weights(network, arrays, order), fitted_state(player, state), save_id
     except Exception as error:  # HDF5 raises many kinds for a file that is not its own
         raise OSError(f"cannot load {path}: {reason(error)}") from error
@@ -1083,17 +1103,21 @@ class NumberReader:
             arrays += [self.array(layer, name) for name in self.names(layer, "weight_names")]
         return arrays
 
-    def state(self):
-        """Return the state of an optimizer, `{}` if there is none. Keras's own stands in groups."""
+    def optimizer_state(self):
+        """Return the state of an optimizer, `{}` if there is none.
+
+        What Keras itself writes of an optimizer stands in groups, and is not read.
+        """
         if STATE_GROUP not in self.file:
             return {}
         group = self.find(self.file, STATE_GROUP)
         if len(group) > SLOTS_PER_ITEM * self.max_items:
             raise ValueError("it has too many arrays")
-        names = [
-            name for name in group if not isinstance(self.find(group, name, object), h5py.Group)
-        ]
-        return {name: self.array(group, name) for name in names}
+        state = {}
+        for name in group:
+            if not isinstance(self.find(group, name, object), h5py.Group):
+                state[name] = self.array(group, name)
+        return state
 
 
 def order_by_flags(network, flags):
@@ -1132,7 +1156,7 @@ def fitted_weights(network, arrays, order):
 
 def fitted_state(player, state):
     """Return a state as a player's optimizer takes it, None if it is of another optimizer."""
-    variables = state_variables(player)
+    variables = optimizer_variables(player)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if not shapes or shapes != {name: array.shape for name, array in state.items()}:
         return None
@@ -1156,6 +1180,19 @@ def fitted(array, variable):
     if not np.isfinite(found).all():
         raise ValueError("it holds numbers that are not finite")
     return found
+
+
+def parts_to_copy(player):
+    """Return what a copy of a player needs besides its network: flags, optimizer, loss and state.
+
+    Both training models share both networks, so they are wired anew. Before compiling there are
+    only flags: Keras copies those of layers, and not those of single weights.
+    """
+    flags = [weight.trainable for weight in player.network.weights]
+    model = player.training_model
+    if model is None:
+        return flags, None, None, None
+    return flags, fresh_copy(model.optimizer), model.loss[0], optimizer_state(player)
 
 
 def fresh_copy(optimizer):
@@ -1187,7 +1224,7 @@ def fresh_copy(optimizer):
 # Measures turns the outputs of a GAN into a State, and a Picture draws States: generated green,
 # real black, D red.
 
-SHOWN = 20_000  # rows of a data set, at most
+ROWS_SHOWN = 20_000  # rows of a data set, at most
 BINS = 40  # at most
 ENOUGH = 20  # samples in a bin, real and generated together, from which the optimal D is drawn
 POINTS = {1: 201, 2: 60}  # points along each axis at which D is asked, keyed by signal_dim
@@ -1247,7 +1284,7 @@ class Measures:
         real: the real samples.
         dim: dimension of a sample, `signal_dim`.
         limits: the ends of each number's axis, `(signal_dim, 2)`.
-        shown: the columns that a scatter shows; see `most_varying`.
+        columns: the two numbers of a sample that a scatter shows; see `most_varying`.
         points: the points at which D is asked, `(points, signal_dim)`. For samples of one number
             they lie along the axis. For two numbers they are a grid over the plane. For more
             numbers there is a single one, which is not drawn.
@@ -1263,7 +1300,7 @@ class Measures:
         self.real = real
         self.dim = dim
         self.limits = np.stack([low - margin, high + margin], axis=1)
-        self.shown = most_varying(real)
+        self.columns = most_varying(real)
         if dim == 1:
             self.edges = np.linspace(*self.limits[0], BINS + 1)
             if np.array_equal(real, np.round(real)):
@@ -1303,10 +1340,10 @@ class Measures:
         return np.histogram(inside, self.edges)[0] / len(samples)
 
     def state(self, generated, d_output, epoch=0):
-        """Return the State of a GAN from its outputs, which `predict` returns."""
+        """Return the State of a GAN from its outputs, which `outputs_at` returns."""
         generated = np.asarray(generated)
-        shown = self.shares(generated) if self.dim == 1 else generated[:, self.shown]
-        return State(epoch, self.distance(generated), shown, np.asarray(d_output)[:, 0])
+        drawn = self.shares(generated) if self.dim == 1 else generated[:, self.columns]
+        return State(epoch, self.distance(generated), drawn, np.asarray(d_output)[:, 0])
 
 
 def most_varying(samples):
@@ -1333,7 +1370,7 @@ def whole_edges(low, high):
     return np.arange(np.floor(low) - 0.5, high + width, width)
 
 
-def predict(gan, noise, points):
+def outputs_at(gan, noise, points):
     """Return what G makes of noise `(n, noise_dim)`, and D's output at points `(n, signal_dim)`."""
     return gan.generator_model(noise), gan.discriminateor_model(points)
 
@@ -1367,7 +1404,7 @@ def along_directions(samples):
 def shown_rows(gan, sample_list):
     """Return noise and real samples as arrays: all rows, or evenly spread ones of too many."""
     noise, real = noise_and_real(gan, sample_list)
-    step = math.ceil(len(real) / SHOWN)
+    step = math.ceil(len(real) / ROWS_SHOWN)
     return noise[::step], real[::step]
 
 
@@ -1414,6 +1451,7 @@ def add_curve(axes, x, form, label, top=1):
     def show(curves, alphas):
         *earlier, now = curves
         line.set_data(x, np.minimum(now, top))
+        # It takes no empty list of alphas.
         trail.set(segments=[np.c_[x, curve] for curve in earlier], alpha=alphas or None)
 
     return show
@@ -1427,11 +1465,14 @@ def within_trail(states):
 def top_share(measures, states=()):
     """Return the top of an axis of shares: three times the highest real share, 1 at most.
 
-    If these States are all that the axis shows, it is no higher than they need.
+    Given States, it is no higher than the highest share in them. This is for a still picture.
     """
     highest = measures.real_shares.max()
-    shown = [state.generated.max() for state in states] or [math.inf]
-    return min(1, 3 * highest, max(highest, *shown))
+    top = min(1, 3 * highest)
+    if states:
+        shares = [state.generated.max() for state in states]
+        top = min(top, max(highest, *shares))
+    return top
 
 
 def where_beyond(shares, top):
@@ -1488,10 +1529,10 @@ def draw_plane(axes, measures, markersize=1.5):
 
     Returns a function that shows the last of some States.
     """
-    limits = measures.limits[measures.shown]
+    limits = measures.limits[measures.columns]
     sides = np.diff(limits)
     axes.set(xlim=limits[0], ylim=limits[1])
-    axes.spines[:].set_animated(True)
+    axes.spines[:].set_animated(True)  # otherwise the image would cover them
     image = axes.imshow(
         np.zeros((1, 1)),
         cmap=SHADES,
@@ -1505,7 +1546,7 @@ def draw_plane(axes, measures, markersize=1.5):
     )
 
     dots = {"markersize": markersize, "alpha": 0.7, "animated": True}
-    real = np.clip(measures.real[:, measures.shown], *limits.T)
+    real = np.clip(measures.real[:, measures.columns], *limits.T)
     axes.plot(*real.T, "ko", label="real", **dots)
     (generated_dots,) = axes.plot([], [], "go", label="generated", **dots)
     if measures.dim == 2:
@@ -1522,7 +1563,7 @@ def draw_plane(axes, measures, markersize=1.5):
 
 def label_plane(axes, measures):
     """Say what a scatter shows."""
-    first, second = measures.shown + 1
+    first, second = measures.columns + 1
     axes.set_xlabel(f"number {first} of a sample")
     axes.set_ylabel(f"number {second} of a sample")
     axes.set_anchor("NW")  # if equal scales make it smaller, the title stays where it is
@@ -1550,14 +1591,15 @@ def draw_small(axes, measures, state, states):
 class Picture:
     """A figure of a GAN: samples, D's output and, with a number of epochs, the distance over them.
 
-    What does not move is the background; the rest is drawn over it again and again (blitting). Of
-    the user's style, only the fonts are kept.
+    What does not move is the background. What moves is drawn over it again and again (blitting):
+    the artists that are marked as animated, which matplotlib leaves out when it draws a figure on
+    the screen, and includes when it saves one. Of the user's style, only the fonts are kept.
 
     Args:
         measures: Measures of the real samples.
         epochs: length of the distance's axis. Default: 0, no distance.
         figure: an empty figure. Default: a new one.
-        fit_to: States that the axis of shares shall fit. This is for a picture that does not move.
+        fit_to: the States of a still picture. The axis of shares fits the last one and its trail.
             Default: none, the axis is the same for every State.
     """
 
@@ -1567,7 +1609,7 @@ class Picture:
             figure = FigureCanvasAgg(plt.Figure(SIZE)).figure
         self.figure = figure
         self.measures = measures
-        self.distance = None
+        self.distance_curve = None
         grid = figure.add_gridspec(2, 2, width_ratios=(68, 32), wspace=0.32, **MARGINS)
         columns = slice(2)
         if epochs:
@@ -1602,7 +1644,7 @@ class Picture:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(color="0.9")
         axes.axhline(floor, color=GREY, linestyle=":", label="of two real sets")
-        (self.distance,) = axes.plot([], [], ".-", color="0.3", markersize=2, animated=True)
+        (self.distance_curve,) = axes.plot([], [], ".-", color="0.3", markersize=2, animated=True)
         axes.legend(**ABOVE)
 
     def set_states(self, states, title=None):
@@ -1611,12 +1653,12 @@ class Picture:
             title = f"epoch = {states[-1].epoch}"
         self.title.set_text(title)
         self.show(states)
-        if self.distance is None:
+        if self.distance_curve is None:
             return
-        axes = self.distance.axes
+        axes = self.distance_curve.axes
         low, high = axes.get_ylim()
         distances = [state.w1 or low for state in states]
-        self.distance.set_data([state.epoch for state in states], distances)
+        self.distance_curve.set_data([state.epoch for state in states], distances)
         if min(distances) < low or max(distances) > high:  # open the axis
             axes.set_ylim(min(low, min(distances) / 3), max(high, max(distances) * 3))
             self.background = None
@@ -1684,17 +1726,17 @@ def save_picture(gan, sample_list, path, title, history=()):
     noise, real = shown_rows(gan, sample_list)
     measures = Measures(real)
     epochs = history[-1].epoch if history else 0
-    now = measures.state(*predict(gan, noise, measures.points), epochs)
-    states = [*history[:-1], now]  # the GAN may have changed since it was looked at last
+    # The last State is made anew: the GAN may have changed since it was looked at.
+    states = [*history[:-1], measures.state(*outputs_at(gan, noise, measures.points), epochs)]
     width, height = SIZE
-    strip = STRIP_HEIGHT if history else 0
     with own_style(), replacing(Path(path)) as (file,):
-        figure = plt.Figure((width, height + strip))
-        upper, lower = figure.subfigures(2, 1, height_ratios=(height, strip))
-        picture = Picture(measures, epochs, upper, fit_to=states)
-        picture.set_states(states, title)
+        figure = plt.Figure(SIZE)
+        upper = figure
         if history:
+            figure.set_size_inches(width, height + STRIP_HEIGHT)
+            upper, lower = figure.subfigures(2, 1, height_ratios=(height, STRIP_HEIGHT))
             draw_strip(lower, measures, stages(states))
+        Picture(measures, epochs, upper, fit_to=states).set_states(states, title)
         figure.savefig(file)
     LOG.info(f"picture saved in {path}")
 
@@ -1749,6 +1791,7 @@ class Look(keras.callbacks.Callback):
 
     hears_every_end = True
     sees_weights_every = 1
+    failure = "the pictures stop here"
     is_watching = False
     state = None
     epoch = 0
@@ -1770,7 +1813,7 @@ class Look(keras.callbacks.Callback):
         self.state = None
         self.epochs_before = self.gan.epochs_done
         # As a TensorFlow function it takes a third of the time.
-        self.predict = tf.function(partial(predict, self.gan), autograph=False)
+        self.outputs_at = tf.function(partial(outputs_at, self.gan), autograph=False)
         self.is_watching = True
         self._plan()
 
@@ -1787,16 +1830,16 @@ class Look(keras.callbacks.Callback):
             remember(self.history, self.latest())  # a new State if training was stopped
         finally:
             self.is_watching = False
-            self.predict = None  # what TensorFlow traced cannot be pickled
+            # What TensorFlow has traced and Keras has wired cannot be pickled.
+            self.outputs_at = None
             self.set_model(None)
 
     def latest(self):
         """Return the State of the epoch that ended last. It is made once, whoever asks first.
 
-        Returns None if there is none: before the first epoch, after the GAN could not be measured,
-        and while its networks are ahead of that epoch. They are ahead when the callbacks are told
-        of a call of many epochs, and after an error. Raises a RuntimeError if the GAN cannot be
-        measured.
+        Returns None before the first epoch, after the GAN could not be measured, and while its
+        weights are of a later epoch: one call trains many epochs, of which the callbacks are then
+        told one by one. Raises a RuntimeError if the GAN cannot be measured.
         """
         if self.state is not None and self.state.epoch == self.epoch:
             return self.state
@@ -1804,7 +1847,7 @@ class Look(keras.callbacks.Callback):
         if self.epoch == 0 or is_ahead or not self.is_watching:
             return None
         try:
-            outputs = self.predict(self.noise, self.measures.points)
+            outputs = self.outputs_at(self.noise, self.measures.points)
             self.state = self.measures.state(*outputs, self.epoch)
             return self.state
         except Exception as error:
@@ -1819,10 +1862,9 @@ class Look(keras.callbacks.Callback):
         Only a look changes this. Between two looks the epochs up to the next one may have run
         already. An earlier look would see weights that are too new.
         """
-        self.sees_weights_every = self.every
-        if self.every is None:
-            most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
-            self.sees_weights_every = max(period for period in PERIODS if period <= most)
+        most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
+        by_itself = max(period for period in PERIODS if period <= most)
+        self.sees_weights_every = self.every or by_itself
 
 
 def remember(states, state):
@@ -1855,27 +1897,30 @@ class View(keras.callbacks.Callback):
     """
 
     hears_every_end = True
+    failure = "the live picture failed"
     is_open = False
 
     def __init__(self, look, every=1):
         super().__init__()
         self.look = look
         self.every = whole_number("every", every)
-        self.sees_weights_every = self.every
+        self.states = []
+
+    @property
+    def sees_weights_every(self):
+        return self.every if self.is_open else math.inf
 
     def on_train_begin(self, logs=None):
-        self.sees_weights_every = self.every
         if not self.look.is_watching:
             raise ValueError(f"{type(self).__name__} must stand behind its Look in the callbacks")
         self.states = []
         self.open()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self.look.is_watching:  # it failed, and no State will come
-            self.sees_weights_every = math.inf
+        if self.is_open and not self.look.is_watching:  # it failed, and no State will come
             self.close()
         is_last = epoch + 1 == self.params["epochs"]
-        if is_last or (epoch + 1) % self.sees_weights_every == 0:
+        if is_last or (epoch + 1) % self.every == 0:
             self._show_latest()
 
     def on_train_end(self, logs=None):
@@ -1927,7 +1972,6 @@ class Window(View):
         self.is_held = False
         canvas_class = window_canvas()
         if canvas_class is None:
-            self.sees_weights_every = math.inf
             return
         self.canvas = new_window(canvas_class)
         self.is_open = True
@@ -1974,21 +2018,21 @@ class Window(View):
         self.wants_next = False
         is_over = False
         while not is_over and self.is_open and not self.model.stop_training:
-            rest = FRAME_SECONDS
             if self.is_held:
-                self.picture.title.set_text(title + HELD)
-            else:
-                self.picture.title.set_text(title)
-                rest = min(rest, due - time.perf_counter())
-            self._draw()
-            self.canvas.start_event_loop(max(0.001, rest))  # 0 would wait for ever
-            if not self.is_held:
-                is_over = time.perf_counter() >= due
-            else:
+                self._wait(FRAME_SECONDS, title + HELD)
                 is_over = self.wants_next
                 if self.while_held is not None:
                     self.while_held()
+            else:
+                self._wait(min(FRAME_SECONDS, due - time.perf_counter()), title)
+                is_over = time.perf_counter() >= due and not self.is_held
         self.due = max(due, time.perf_counter())
+
+    def _wait(self, seconds, title):
+        """Draw the picture with a title, and let the window hear its events for a while."""
+        self.picture.title.set_text(title)
+        self._draw()
+        self.canvas.start_event_loop(max(0.001, seconds))  # 0 would wait for ever
 
     def _on_key(self, event):
         if event.key == " ":
@@ -2001,9 +2045,11 @@ class Window(View):
     def _on_close(self, event):
         if self.is_open:  # the user closed it
             self.is_open = False
-            self.sees_weights_every = math.inf
             self.canvas.stop_event_loop()
-            LOG.info("the window is closed: training goes on without it, and Ctrl-C ends it")
+            message = "the window is closed"
+            if self.look.epoch < self.params["epochs"]:
+                message += ": training goes on without it, and Ctrl-C ends it"
+            LOG.info(message)
 
 
 def window_canvas():
@@ -2066,6 +2112,7 @@ class Animation(View):
     def __init__(self, look, path, every=1):
         super().__init__(look, every)
         self.path = Path(path)
+        self.failure = f"{path} failed"
         self.frames = []
 
     def open(self):
@@ -2093,14 +2140,18 @@ def live_picture(look, every=1, while_held=None):
     """Return the view that suits the place: a window or, in a notebook without one, its cell."""
     ipython = sys.modules.get("IPython")
     if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
-        with suppress(Exception):  # a Window fails in the same way, and then it is reported
+        # What goes wrong here goes wrong again in Window.open, and is reported there.
+        with suppress(Exception):
             if window_canvas() is None:
                 return NotebookCell(look, every)
     return Window(look, every, while_held)
 
 
 class TrainingCSV(keras.callbacks.Callback):
-    """Writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA if it was not measured."""
+    """Writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA if it was not measured.
+
+    Keras's CSVLogger counts epochs from 0.
+    """
 
     sees_weights_every = math.inf
     hears_every_end = True
@@ -2108,6 +2159,7 @@ class TrainingCSV(keras.callbacks.Callback):
     def __init__(self, path):
         super().__init__()
         self.path = Path(path)
+        self.failure = f"{path} failed"
         self.file = None
 
     def on_train_begin(self, logs=None):
@@ -2136,6 +2188,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     sees_weights_every = math.inf
     hears_every_end = True
+    failure = "the progress line failed"
     bar = None
 
     def __init__(self, as_bar=False, sliced=""):
@@ -2172,21 +2225,21 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 class Dispensable(keras.callbacks.Callback):
-    """Hands the hooks of this project's callbacks to one that training can do without.
+    """Wraps a callback of this project that training can do without.
 
-    If that callback fails, the failure is reported, the callback is ended once, and it is left out.
+    If the callback fails, its attribute `failure` and the reason are reported, it is ended once,
+    and it is left out.
 
     Args:
-        callback: one of those above.
-        failure: what the log says if it fails.
+        callback: one of those above. It is told when training begins and ends, and of every epoch
+            that ends.
     """
 
     hears_every_end = True
 
-    def __init__(self, callback, failure):
+    def __init__(self, callback):
         super().__init__()
         self.callback = callback
-        self.failure = failure
         self.has_failed = False
 
     @property
@@ -2217,11 +2270,11 @@ class Dispensable(keras.callbacks.Callback):
             return
         try:
             getattr(self.callback, hook)(*arguments)
-        except FAILURES as error:
-            report(self.failure, error)
+        except REPORTABLE as error:
+            report(self.callback.failure, error)
             self.has_failed = True
             if hook != "on_train_end":
-                with suppress(*FAILURES):  # one report is enough
+                with suppress(*REPORTABLE):  # one report is enough
                     self.callback.on_train_end()
 
 
@@ -2229,14 +2282,13 @@ def what_train_shows(gan, sample_list, plot, verbose):
     """Return callbacks that show a training, as `train` was asked to."""
     if not plot and not verbose:
         return []
-    look = Look(gan, sample_list)
-    shown = [Dispensable(look, "the pictures stop here")]
+    look = Look(gan, sample_list)  # the progress line, too, shows what it measures
+    callbacks = [look]
     if verbose:
-        line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
-        shown.append(Dispensable(line, "the progress line failed"))
+        callbacks.append(ProgressLine(as_bar=True, sliced=look.measures.sliced))
     if plot:
-        shown.append(Dispensable(live_picture(look), "the live picture failed"))
-    return shown
+        callbacks.append(live_picture(look))
+    return [Dispensable(callback) for callback in callbacks]
 
 
 # ---------------------------------------------------------------------------------------
@@ -2245,17 +2297,30 @@ def what_train_shows(gan, sample_list, plot, verbose):
 # It tries the places it will write to, trains, saves what was trained, and draws it. Where failures
 # are decided (each makes the exit status 1, unless noted):
 #
-# - A place that cannot be written ends the run before training: `try_places`.
-# - A window, notebook, CSV file or animation that fails is left out, and training goes on:
-#   `Dispensable`. So is a Look that cannot measure the GAN, and its views close: `Look.latest`. A
-#   missing display is no failure: `window_canvas`.
-# - A graph that cannot be drawn is left out: `draw_graph`. So is the picture of the end: `run`.
-# - XLA that cannot compile the GAN is no failure: `TracedEpochs`.
-# - Weights that are not finite end training: `check_results`. What is saved then, after a signal,
-#   and on a full disk: `Keeper`. The status after a signal is 128 plus its number.
-# - A second Ctrl-C raises KeyboardInterrupt, which `main` turns into the status 130: `Keeper`.
-# - `kill -9`, or a display that dies, leaves the models of the last save: `Keeper.save_when_due`.
-#   Of two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
+# Before training:
+# - A bad command line: `parse_args`, status 2.
+# - A place that cannot be written, and with -r a model that is missing: `try_places`. A model that
+#   cannot be read, or is of other layers: `read_player`.
+# - A graph that cannot be drawn is left out: `draw_graph`.
+#
+# During training:
+# - A window, notebook, CSV file or animation that fails is left out: `Dispensable`. So is a Look
+#   that cannot measure the GAN, and its views close: `Look.latest`. What a toolkit catches itself,
+#   it tells in its own way.
+# - No failure are a display that is missing, `window_canvas`, a window that is closed,
+#   `Window._on_close`, and XLA that cannot compile the GAN, `TracedEpochs`.
+# - Weights that are not finite end it: `check_results`. Too little memory, too: `memory_advice`.
+# - An error of a user's own callback, in the library, goes to the caller of `train`: `training`.
+#
+# What is saved at the end:
+# - After any of these, after a signal, and on a full disk: `Keeper`. The status after a signal is
+#   128 plus its number.
+# - A second Ctrl-C raises KeyboardInterrupt, after a save in hand: `Keeper`. `main` ends with 130.
+# - `kill -9`, or a display that dies, ends the process with no word of ours. The models of the last
+#   save stay, `Keeper.save_when_due`; a save in hand leaves the old files and a folder
+#   `.gan_unfinished_...`, `replacing`.
+# - Of two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
+# - A picture of the end that cannot be drawn is left out: `run`.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 10  # between two saves during training
@@ -2354,30 +2419,36 @@ class Keeper(keras.callbacks.Callback):
     effect after it.
 
     Attributes:
-        gan: the GANModel to save, every ten seconds and when training ends.
+        gan: the GANModel to save, every ten seconds and when training ends. None until it is made.
         signals: the numbers of the signals, in their order.
-        trained: how many epochs were trained.
         may_save: whether an epoch finished before the first signal.
         has_result: whether training has ended and left weights that are finite.
     """
 
     sees_weights_every = math.inf
     hears_every_end = True
-    gan = None
-    trained = 0
-    may_save = False
-    has_result = False
-    has_ended = False
 
     def __init__(self, folder):
         super().__init__()
         self.folder = folder
-        self.saved_epoch = 0
-        self.next_save = time.monotonic() + SAVE_SECONDS
+        self.gan = None
+        # Signals: those that came, and who heard them before.
         self.signals = []
         self.heard_before = {}
         self.interrupt_waits = False
+        # Training and saving.
+        self.epochs_before = 0
+        self.may_save = False
         self.is_saving = False
+        self.saved_epoch = 0
+        self.next_save = time.monotonic() + SAVE_SECONDS
+        self.has_ended = False
+        self.has_result = False
+
+    @property
+    def trained(self):
+        """How many epochs were trained."""
+        return self.gan.epochs_done - self.epochs_before
 
     @contextmanager
     def hear_signals(self):
@@ -2425,11 +2496,11 @@ class Keeper(keras.callbacks.Callback):
             self._pass_interrupt_on()
 
     def on_train_begin(self, logs=None):
-        self.model.stop_training = bool(self.signals)
         self.epochs_before = self.gan.epochs_done
+        if self.signals:  # `train` has just forgotten it
+            self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        self.trained = epoch + 1
         if not self.signals:
             self.may_save = True
         self.save_when_due()
@@ -2442,9 +2513,9 @@ class Keeper(keras.callbacks.Callback):
             with self._uninterrupted():
                 try:
                     self.gan.save_model(self.folder)
-                    self.saved_epoch = self.gan.epochs_done - self.epochs_before
+                    self.saved_epoch = self.trained
                 except Exception as error:  # it is tried again
-                    LOG.warning("the models are not saved yet: %s", reason(error))
+                    LOG.warning(f"the models are not saved yet: {reason(error)}")
 
     def on_train_end(self, logs=None):
         if self.has_ended:
@@ -2462,7 +2533,7 @@ class Keeper(keras.callbacks.Callback):
         try:
             self.gan.save_model(self.folder)
             LOG.info(f"models saved in {self.folder}")
-        except FAILURES as error:
+        except REPORTABLE as error:
             report(f"cannot save the models in {self.folder}", error)
             with reported("cannot save the models elsewhere"), ExitStack() as undo:
                 folder = tempfile.mkdtemp(prefix="gan_models_")
@@ -2503,9 +2574,10 @@ def run(args):
                 LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
         if not args.epoch or keeper.has_result:
             with reported(f"cannot draw the picture {args.output}"):
-                title = make_title(args, keeper.trained, log_result(gan, look))
+                w1 = log_result(gan, look)
+                title = make_title(args, keeper.trained, w1)
                 save_picture(gan, samples, args.output, title, look.history)
-    if FAILED:
+    if REPORTED:
         return 1
     return 128 + keeper.signals[0] if keeper.signals else 0
 
@@ -2516,20 +2588,13 @@ def list_callbacks(args, keeper, look):
     The Keeper comes first: it saves before anything fails or waits. The Look comes before those
     that show its States and distances. The window comes last, as it waits.
     """
-    callbacks = [
-        keeper,
-        Dispensable(look, "the pictures stop here"),
-        Dispensable(ProgressLine(), "the progress line failed"),
-    ]
+    callbacks = [look, ProgressLine()]
     if args.log_dir is not None:
-        path = Path(args.log_dir, CSV_FILE)
-        callbacks.append(Dispensable(TrainingCSV(path), f"{path} failed"))
+        callbacks.append(TrainingCSV(Path(args.log_dir, CSV_FILE)))
     if args.gif is not None:
-        animation = Animation(look, args.gif, args.plot_every)
-        callbacks.append(Dispensable(animation, f"{args.gif} failed"))
-    live = live_picture(look, args.plot_every, keeper.save_when_due)
-    callbacks.append(Dispensable(live, "the live picture failed"))
-    return callbacks
+        callbacks.append(Animation(look, args.gif, args.plot_every))
+    callbacks.append(live_picture(look, args.plot_every, keeper.save_when_due))
+    return [keeper, *(Dispensable(callback) for callback in callbacks)]
 
 
 @contextmanager
@@ -2545,6 +2610,7 @@ def memory_advice():
 
 
 def make_title(args, trained, w1):
+    """Return the title of the picture: the settings, how long it was trained, and the result."""
     result = f"noise_dim = {args.noise_dim}, W1 = {w1:.3g}"
     if args.epoch == 0:
         return result
@@ -2570,17 +2636,18 @@ def main(argv=None):
     """Run the program. Returns 0, 1 if something failed, or 128 plus the number of a signal."""
     args = parse_args(argv)
     level = "ERROR" if args.log_lvl == "err" else args.log_lvl.upper()
-    app_logger.init("INFO" if level == "DEBUG" else level)  # the libraries have much to say
+    # At the level DEBUG the libraries say too much, so only our own lines go that low.
+    app_logger.init("INFO" if level == "DEBUG" else level)
     LOG.setLevel(level)
     keras.config.set_floatx("float32")  # whatever keras.json says
     keras.config.set_epsilon(1e-7)
-    FAILED.clear()
+    REPORTED.clear()
     try:
         with memory_advice():
             return run(args)
     except KeyboardInterrupt:  # the second Ctrl-C
         return 128 + signal.SIGINT
-    except FAILURES as error:
+    except REPORTABLE as error:
         report("the run failed", error)
         return 1
 

@@ -152,5 +152,5 @@ def constant_state(measures, generated, judged, epoch=0):
 def state_of(gan, samples, epoch=0):
     """Return the State of a GAN."""
     measures = demo_gan.Measures(samples["y"])
-    generated, d_output = demo_gan.predict(gan, samples["x"], measures.points)
+    generated, d_output = demo_gan.outputs_at(gan, samples["x"], measures.points)
     return measures.state(generated, d_output, epoch)

@@ -115,7 +115,6 @@ class Album(demo_gan.View):
 
     def close(self):
         self.is_open = False
-        self.sees_weights_every = math.inf
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
@@ -158,7 +157,7 @@ def test_every_state_is_of_the_epoch_it_names(gan, train_alike, every_state, see
         album.last = draw.choice([2, 7, 30, 61, math.inf])
         album.fails = draw.choice([True, False])
         albums.append(album)
-    callbacks = [demo_gan.Dispensable(callback, "it") for callback in [look, *albums]]
+    callbacks = [demo_gan.Dispensable(callback) for callback in [look, *albums]]
     change = Change(look, draw)
     end = End(draw.randint(1, 2 * EPOCHS), draw.random() < 0.3)
     for callback in (change, end):  # anywhere, also before the Look
@@ -257,7 +256,7 @@ def test_of_too_many_rows_evenly_spread_ones_are_shown(gan):
         rows.sort(axis=0)
     look = demo_gan.Look(gan, samples)
     for rows in (look.noise, look.measures.real):
-        assert len(rows) == demo_gan.SHOWN
+        assert len(rows) == demo_gan.ROWS_SHOWN
         assert abs(rows.mean()) < 0.1
 
 
@@ -275,9 +274,9 @@ def test_distance_is_summed_in_double_precision():
 
 @pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_end", "on_train_end"])
 def test_dispensable_callback_that_fails_is_reported_once_and_left_out(gan, caplog, hook):
-    callback = mock.Mock(sees_weights_every=math.inf)
+    callback = mock.Mock(sees_weights_every=math.inf, failure="the odd one failed")
     getattr(callback, hook).side_effect = OSError("disk full")
-    history = train(gan, 9, demo_gan.Dispensable(callback, "the odd one failed"))
+    history = train(gan, 9, demo_gan.Dispensable(callback))
     assert len(history.epoch) == 9
     getattr(callback, hook).assert_called_once()
     callback.on_train_end.assert_called_once()
@@ -290,7 +289,7 @@ def test_ctrl_c_in_a_dispensable_callback_ends_the_training(gan):
     callback = mock.Mock(sees_weights_every=math.inf)
     callback.on_epoch_end.side_effect = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        train(gan, 9, demo_gan.Dispensable(callback, "it"))
+        train(gan, 9, demo_gan.Dispensable(callback))
 
 
 @pytest.fixture
@@ -330,7 +329,7 @@ def test_look_that_cannot_measure_ends_a_users_training(failing_gan):
 def test_look_that_cannot_measure_takes_its_views_with_it(failing_gan, caplog, every):
     look = demo_gan.Look(failing_gan, SAMPLES, every)
     albums = [Album(look, every) for every in (1, 2, 4)]
-    callbacks = [demo_gan.Dispensable(callback, "it") for callback in (look, *albums)]
+    callbacks = [demo_gan.Dispensable(callback) for callback in (look, *albums)]
     train(failing_gan, 9, *callbacks, FAILURE)
     assert failing_gan.epochs_done == 9
     assert [album.told for album in albums] == [2, 2, 2]  # they have closed by then

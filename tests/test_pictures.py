@@ -153,7 +153,7 @@ def test_two_numbers_that_vary_most_are_drawn_and_named():
 def test_of_numbers_that_vary_alike_the_first_two_are_drawn(seed):
     real = small_samples(500, signal_dim=4, seed=seed)["y"]
     standardized = (real - real.mean(axis=0)) / real.std(axis=0)
-    shown = demo_gan.Measures(standardized.astype("float32")).shown
+    shown = demo_gan.Measures(standardized.astype("float32")).columns
     np.testing.assert_array_equal(shown, [0, 1])
 
 
