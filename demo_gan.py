@@ -72,7 +72,8 @@ logging.getLogger("absl").addFilter(lambda record: "HDF5" not in record.getMessa
 # D maximises mean(log D(x)) + mean(log(1 - D(G(z)))) and G minimises mean(log(1 - D(G(z)))). This
 # is equation 1 of the paper, where x is real and z is noise. From here on the names are the
 # article's: real samples are y, and noise is x. D's training model outputs D(y) and 1 - D(G(x)).
-# Each says how sure D is of the right answer, so one loss serves both. The losses ignore `y_true`.
+# Each says how sure D is of the right answer, so one loss, -log p, serves both outputs. The losses
+# ignore `y_true`.
 
 
 @keras.saving.register_keras_serializable("demo_gan")
@@ -87,9 +88,9 @@ def log_loss_discriminator(y_true, y_pred):
 
 @keras.saving.register_keras_serializable("demo_gan")
 def log_loss_generator(y_true, y_pred):
-    """Return the generator's saturating loss, log(1 - p), `(batch, 1)`.
+    """Return the generator's saturating loss, log(1 - D(G(x))), `(batch, 1)`.
 
-    `y_pred`, `(batch, 1)`, is p = D(G(x)); 1 - p is clipped from below at Keras's epsilon.
+    `y_pred`, `(batch, 1)`, is D(G(x)). 1 - D(G(x)) is clipped from below at Keras's epsilon.
     """
     return ops.log(ops.maximum(keras.config.epsilon(), 1 - y_pred))
 
@@ -205,7 +206,7 @@ class GANModel:
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
-        epochs_done: how many epochs have changed the weights; also those of a call that failed.
+        epochs_done: how many epochs were trained, including all of a call that failed.
         is_training: whether `train` is running.
     """
 
@@ -386,7 +387,7 @@ class GANModel:
                 self.epochs_done += count
                 results = run_epochs(noise, real, picks, count)
                 for row, (dis_loss, gen_loss) in enumerate(self._record(results, count, plot)):
-                    if row > 0:
+                    if row > 0:  # the first one has begun
                         begin_epoch(callback_list, done)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
                     end_epoch(callback_list, done, logs)
@@ -736,9 +737,10 @@ def refuse_in_training(gan):
 
 
 class TracedEpochs:
-    """The epochs of a GAN as TensorFlow runs them. One trace serves any data.
+    """The epochs of a GAN as TensorFlow functions, with and without XLA. One trace serves any data.
 
-    XLA makes epochs faster, but needs about a second to compile them.
+    At a batch size of 32 XLA makes an epoch about three times as fast, but it needs about a second
+    to compile. So short trainings run without it.
     """
 
     def __init__(self, gan, run_epochs):
@@ -792,7 +794,9 @@ def check_results(gan, losses, generated, d_output):
 # ---------------------------------------------------------------------------------------
 # 5. Files and copies
 #
-# All files except training.csv are written whole or not at all. Loading executes no code.
+# All files except training.csv are written whole or not at all. A file that is loaded may come from
+# anywhere: it executes no code, opens no other file, and takes no more memory than it is long. So
+# everything is read by a NumberReader, and checked before anything changes.
 #
 # The state of an optimizer is what it has learned: a few slots for each weight, such as a momentum,
 # and its count of steps. Its settings, such as the learning rate, are not part of it.
@@ -1122,7 +1126,8 @@ class NumberReader:
 
 def order_by_flags(network, flags):
     """Return the order of a file of plain Keras, or of an older version, which wrote the flags."""
-    if not flags or flags == [layer.trainable for layer in all_layers(network)]:
+    flags_now = [layer.trainable for layer in all_layers(network)]
+    if not flags or flags == flags_now:
         return file_order(network)
     with quiet():
         twin = copy.deepcopy(network)
@@ -1295,6 +1300,7 @@ class Measures:
 
     def __init__(self, real):
         dim = real.shape[1]
+        # The middle 99 % of the samples, and a third as much again on each side.
         low, high = np.quantile(real.astype("float64"), (0.005, 0.995), axis=0)
         margin = np.where(high > low, (high - low) / 3, 1)
         self.real = real
@@ -1619,10 +1625,10 @@ class Picture:
             samples = figure.add_subplot(grid[0, columns])
             d_output = figure.add_subplot(grid[1, columns], sharex=samples)
             top = top_share(measures, within_trail(fit_to))
-            self.show = draw_histograms(samples, d_output, measures, top)
+            self.show_states = draw_histograms(samples, d_output, measures, top)
         else:
             samples = figure.add_subplot(grid[:, columns])
-            self.show = draw_plane(samples, measures)
+            self.show_states = draw_plane(samples, measures)
             label_plane(samples, measures)
         self.title = samples.set_title(" ", loc="left", pad=LEGEND_HEIGHT, animated=True)
         self.moving = figure.findobj(lambda artist: artist.get_animated())
@@ -1652,7 +1658,7 @@ class Picture:
         if title is None:
             title = f"epoch = {states[-1].epoch}"
         self.title.set_text(title)
-        self.show(states)
+        self.show_states(states)
         if self.distance_curve is None:
             return
         axes = self.distance_curve.axes
@@ -1786,16 +1792,13 @@ class Look(keras.callbacks.Callback):
         measures: Measures of the real samples.
         noise: the noise of the generated samples.
         is_watching: whether a training is going on, and can be measured.
+        epoch: number of the epoch that ended last.
+        state: the last State that was made.
         sees_weights_every, hears_every_end: see `GANModel.train` and `training`.
     """
 
     hears_every_end = True
-    sees_weights_every = 1
     failure = "the pictures stop here"
-    is_watching = False
-    state = None
-    epoch = 0
-    epochs_before = 0
 
     def __init__(self, gan, sample_list, every=None):
         super().__init__()
@@ -1805,6 +1808,11 @@ class Look(keras.callbacks.Callback):
         self.every = every
         if every is not None:
             self.every = whole_number("every", every)
+        self.sees_weights_every = 1
+        self.is_watching = False
+        self.epoch = 0
+        self.epochs_before = 0
+        self.state = None
         self.history = []
 
     def on_train_begin(self, logs=None):
@@ -1822,7 +1830,7 @@ class Look(keras.callbacks.Callback):
         is_last = self.epoch == self.params["epochs"]
         is_due = is_last or self.epoch % self.sees_weights_every == 0
         if is_due and remember(self.history, self.latest()):
-            logs["w1"] = self.state.w1
+            logs["w1"] = self.state.w1  # for the next callbacks, which are given the same logs
             self._plan()
 
     def on_train_end(self, logs=None):
@@ -1966,6 +1974,10 @@ class Window(View):
     def __init__(self, look, every=1, while_held=None):
         super().__init__(look, every)
         self.while_held = while_held
+        self.canvas = None
+        self.is_held = False
+        self.wants_next = False
+        self.due = 0.0  # when the frame has stayed long enough
 
     @no_garbage_collection()
     def open(self):
@@ -2568,7 +2580,7 @@ def run(args):
         look = Look(gan, samples)
         if args.epoch:
             callbacks = list_callbacks(args, keeper, look)
-            with reported("training failed"), memory_advice():
+            with reported("training failed"), memory_advice():  # what was saved is drawn then
                 gan.train(samples, args.epoch, args.batch_size, args.step_per, callbacks=callbacks)
             if keeper.signals and keeper.may_save and keeper.trained < args.epoch:
                 LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
