@@ -319,12 +319,9 @@ class GANModel:
         last_picks = tf.gather(picks, tf.maximum(count, 1) - 1)
         x = tf.gather(noise, tf.gather(last_picks, tf.size(last_picks) - 1))
         generated = self.generator.output(x)
-        return (
-            losses,
-            generated,
-            self.discriminator.output(generated),
-            self.discriminator.output(real[0]),
-        )
+        d_generated = self.discriminator.output(generated)
+        d_real = self.discriminator.output(real[0])
+        return losses, generated, d_generated, d_real
 
     def train(
         self,

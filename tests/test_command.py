@@ -733,6 +733,13 @@ def test_closed_window_ends_no_training(fast_main, toolkit, key):
     assert len(re.findall("INFO.*window.*closed", err)) == 1
 
 
+def test_window_closed_in_its_last_frame_says_nothing_of_training(fast_main, toolkit, monkeypatch):
+    monkeypatch.setattr(demo_gan, "LAST_SECONDS", LIMIT)
+    toolkit.actions["wait"] = lambda count: toolkit.titles[-1] == "epoch = 2" and toolkit.close()
+    err = fast_main("-e 2 -k 1")
+    assert re.findall("INFO.*the window is closed(.*)", err) == [""]
+
+
 def test_models_are_saved_before_the_last_frame_stays(fast_main, toolkit, monkeypatch):
     monkeypatch.setattr(demo_gan, "LAST_SECONDS", 0.1)
     waits = []
