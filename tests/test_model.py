@@ -311,6 +311,15 @@ def test_a_discriminator_without_a_sigmoid_needs_another_loss(output):
     train(gan)
 
 
+def test_a_discriminator_that_is_no_probability_of_real_samples_alone_is_told():
+    gan = demo_gan.GANModel([1, 1])
+    gan.add_gen_layer(layers.Rescaling(0.0, offset=0.5))
+    gan.add_discr_layer(layers.Dense(1, kernel_initializer="ones"))  # D says what it is given
+    compile_both(gan, motionless())
+    with pytest.raises(ValueError, match=r"0 (to|and) 1"):
+        train(gan, {"x": np.ones((8, 1)), "y": np.full((8, 1), 5.0)})
+
+
 # -- compiling, and training again --------------------------------------------------------
 
 

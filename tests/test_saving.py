@@ -515,13 +515,16 @@ def test_the_state_of_another_optimizer_leaves_a_fresh_one(adam, caplog, make):
     train_on(gan)
 
 
-def test_a_state_that_is_not_finite_is_left_out_of_a_save(tmp_path):
+def test_a_state_that_is_not_finite_is_left_out_of_a_save_and_that_is_told(tmp_path, caplog):
     gan = compile_both(uncompiled(), "adam")
     train_on(gan)
     for optimizer in both_optimizers(gan):
         velocity = optimizer.variables[-1]
         velocity.assign(velocity * np.nan)
     gan.save_model(tmp_path)
+    messages = caplog.messages
+    assert all("optimizer" in message and "not saved" in message for message in messages)
+    assert len(messages) == 2
     gan.load_model(tmp_path)
     assert steps_taken(gan) == [0, 0]
 
