@@ -9,7 +9,7 @@ from contextlib import contextmanager
 FORMAT = "[%(asctime)s] %(levelname)s %(filename)s:%(funcName)s:%(lineno)d > %(message)s"
 LOG = logging.getLogger("demo_gan")
 REPORTABLE = (Exception, SystemExit)  # the errors that are reported; wx raises SystemExit
-REPORTED = []  # What failed so far. If anything did, the program's exit status is 1.
+FAILURES = []  # What failed so far. If anything did, the program's exit status is 1.
 
 _handler = None
 
@@ -17,7 +17,7 @@ _handler = None
 def init(lvl=logging.DEBUG):
     """Send the log records of the whole process to stderr.
 
-    Calling it again changes the level, and no line appears twice.
+    Calling it again changes the level, and does not make lines appear twice.
 
     Args:
         lvl: the lowest level shown, as `logging` takes it: a number such as
@@ -42,7 +42,7 @@ def report(what, error, stacklevel=1):
     The line names the function that calls this one; with a `stacklevel` of 2, the caller of that
     function; and so on, as in `logging`.
     """
-    REPORTED.append(what)
+    FAILURES.append(what)
     LOG.error("%s: %s", what, reason(error), stacklevel=stacklevel + 1)
     LOG.debug("it happened here:", exc_info=error, stacklevel=stacklevel + 1)
 
@@ -67,5 +67,7 @@ def reason(error):
         words = line.strip()
         is_quoted = line.startswith(" " * 8) or words.startswith(('File "', "<"))
         if words and not is_quoted and not words.endswith(":"):
+            if isinstance(error, KeyError):  # its text is the key alone
+                words = f"KeyError: {words}"
             return words[:300]
     return type(error).__name__

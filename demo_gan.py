@@ -59,7 +59,7 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 import app_logger
-from app_logger import LOG, REPORTABLE, REPORTED, reason, report, reported
+from app_logger import FAILURES, LOG, REPORTABLE, reason, report, reported
 
 if keras.config.backend() != "tensorflow":
     raise ImportError("demo_gan needs Keras on TensorFlow: import demo_gan before keras")
@@ -206,7 +206,8 @@ class GANModel:
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
-        epochs_done: how many epochs were trained, including all of a call that failed.
+        epochs_done: how many epochs of the last training have changed the weights. They are counted
+            when a call into TensorFlow starts.
         is_training: whether `train` is running.
     """
 
@@ -242,7 +243,13 @@ class GANModel:
 
     def _add_layer(self, player, layer):
         refuse_in_training(self)
-        player.network.add(layer)
+        count = len(player.network.layers)
+        try:
+            player.network.add(layer)
+        except Exception:
+            if len(player.network.layers) > count:
+                player.network.pop()  # Keras keeps a layer that does not fit
+            raise
         # Both models contain this network.
         self.generator.training_model = None
         self.discriminator.training_model = None
@@ -289,7 +296,8 @@ class GANModel:
         1,)`, are the numbers of those to use: K times one of noise and one of real samples, then
         one of noise. Returns D's loss, the mean of its updates, and G's.
         """
-        # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches.
+        # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches. The shape
+        # of picks fixes K, so `for` costs nothing.
         step_per = tf.size(picks) // 2
         dis_loss = tf.zeros((), noise.dtype)
         for step in tf.range(step_per):
@@ -303,8 +311,8 @@ class GANModel:
     def _run_epochs(self, noise, real, picks, count):
         """Run `count` epochs, each with its row of picks.
 
-        Returns the losses of each epoch, in a row for each row of picks; the last generated batch;
-        and D's outputs on it and on a batch of real samples.
+        Returns the losses of each epoch, in a row for each row of picks; what G makes of the last
+        batch of noise afterwards; and D's outputs on that and on a batch of real samples.
 
         XLA compiles once for each shape, so picks always has equally many rows, of which the first
         `count` are used. `for` would make it compile once for each count, and `while` does not. A
@@ -354,16 +362,15 @@ class GANModel:
 
         Returns a Keras `History`. Raises a ValueError, before anything has changed, if an argument
         is wrong or a model is not compiled; later, a ValueError if D's output leaves 0 to 1 under
-        the article's losses, and a FloatingPointError if training diverges. In a callback it raises
-        a RuntimeError, as do adding a layer and compiling.
+        the article's losses, and a FloatingPointError if training diverges.
         """
         refuse_in_training(self)
         epochs = whole_number("epoch", epoch)
         batch_size = whole_number("batch_size", batch_size)
         step_per = whole_number("step_per", step_per)
         noise, real = cut_into_batches(self, sample_list, batch_size)
-        shown = what_train_shows(self, sample_list, plot, verbose)
-        callback_list, history = make_callbacks(self, epochs, shown, callbacks)
+        callbacks = with_views(self, sample_list, callbacks, plot, verbose)
+        callback_list, history = make_callbacks(self, epochs, callbacks)
         if self._traced is None:
             self._traced = TracedEpochs(self, self._run_epochs)
         if plot:
@@ -371,24 +378,25 @@ class GANModel:
         else:
             epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         picks = np.zeros((epochs_per_call, 2 * step_per + 1), "int32")
+        self.epochs_done = 0
         done = 0
         logs = None
         with training(self, callback_list):
             run_epochs = self._traced.compiled_for(noise, real, picks, epochs * step_per)
-            while done < epochs and not callback_list.model.stop_training:
+            while done < epochs and not self.generator_training_model.stop_training:
                 count = min(epochs_per_call, epochs - done, epochs_until_seen(callback_list, done))
                 pick_batches(picks[:count], len(noise))
-                # The first epoch begins before the call, so that a callback can set the learning
-                # rate. The others have run when the callbacks are told that they begin.
+                # A callback can set the learning rate before the call. When it hears of the later
+                # epochs of the call, they have run.
                 begin_epoch(callback_list, done)
                 self.epochs_done += count
                 results = run_epochs(noise, real, picks, count)
-                for row, (dis_loss, gen_loss) in enumerate(self._record(results, count, plot)):
-                    if row > 0:  # the first one has begun
-                        begin_epoch(callback_list, done)
+                for dis_loss, gen_loss in self._record(results, count, plot):
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
                     end_epoch(callback_list, done, logs)
                     done += 1
+                    if done < self.epochs_done:
+                        begin_epoch(callback_list, done)
             if done > 0:
                 self.generator.finish()
                 self.discriminator.finish()
@@ -436,27 +444,26 @@ class GANModel:
         self._traced = None  # the numbers of a Normalization layer are constants in it
 
     def __getstate__(self):  # to pickle and to copy
-        players = {
-            "generator": parts_to_copy(self.generator),
-            "discriminator": parts_to_copy(self.discriminator),
-        }
-        return {**vars(self), **players, "_traced": None, "is_training": False}
+        parts = {**vars(self), "_traced": None, "is_training": False}
+        del parts["generator"]
+        del parts["discriminator"]
+        return parts, parts_to_copy(self.generator), parts_to_copy(self.discriminator)
 
     def __setstate__(self, state):
-        vars(self).update(state, log_dir=None)  # its graphs have been drawn
+        parts, g_parts, d_parts = state
+        vars(self).update(parts, log_dir=None)  # compiling would draw the graphs again
         self.generator = Player(self.generator_model)
         self.discriminator = Player(self.discriminateor_model)
-        for player, compile_model, parts in (
-            (self.generator, self.compile_generator_model, state["generator"]),
-            (self.discriminator, self.compile_discriminateor_model, state["discriminator"]),
+        for player, compile_model, (flags, optimizer, loss, learned) in (
+            (self.generator, self.compile_generator_model, g_parts),
+            (self.discriminator, self.compile_discriminateor_model, d_parts),
         ):
-            flags, optimizer, loss, learned = parts
             for weight, flag in zip(player.network.weights, flags):
                 weight.trainable = flag
             if optimizer is not None:
                 compile_model(optimizer, loss)
                 set_optimizer_state(player, learned)
-        self.log_dir = state["log_dir"]
+        self.log_dir = parts["log_dir"]
 
 
 # ---------------------------------------------------------------------------------------
@@ -518,6 +525,8 @@ def two_sizes(input_dim):
     """Return `signal_dim` and `noise_dim`, which may be given as one number."""
     if np.ndim(input_dim) == 0:
         input_dim = [input_dim, input_dim]
+    if np.shape(input_dim) != (2,):
+        raise ValueError(f"input_dim must be [signal_dim, noise_dim] or one size, got {input_dim}")
     signal_dim, noise_dim = input_dim
     return whole_number("signal_dim", signal_dim), whole_number("noise_dim", noise_dim)
 
@@ -633,7 +642,10 @@ def checked_rows(sample_list, key, width):
     some = slice(None, None, math.ceil(len(rows) / ROWS_COMPARED))
     exact = np.asarray(values[some], "float64")
     if (np.std(exact - rows[some], axis=0) > 0.1 * np.std(exact, axis=0)).any():
-        raise ValueError(f"{wanted}; rounding to {rows.dtype} removes most of their variation")
+        raise ValueError(
+            f"{wanted}; rounding to {rows.dtype} changes them by more than a tenth of their "
+            "variation: subtract their mean first"
+        )
     return rows
 
 
@@ -657,8 +669,8 @@ def pick_batches(picks, batch_count):
         row[:] = [random.randint(0, batch_count - 1) for _ in row]
 
 
-def make_callbacks(gan, epochs, shown, callbacks):
-    """Return the callbacks of a training as a CallbackList, and the History among them.
+def make_callbacks(gan, epochs, callbacks):
+    """Return the callbacks of a training as a CallbackList, and the History at its end.
 
     Raises a ValueError if a model is not compiled, or a callback cannot work.
     """
@@ -667,7 +679,7 @@ def make_callbacks(gan, epochs, shown, callbacks):
         raise ValueError("compile both models before train()")
     history = keras.callbacks.History()
     history.sees_weights_every = math.inf
-    callbacks = [*shown, *keras.tree.flatten(callbacks or []), history]
+    callbacks = [*callbacks, history]
     for callback in callbacks:
         period_of(callback)  # raises if it is no whole number
         if isinstance(callback, keras.callbacks.BackupAndRestore):
@@ -792,8 +804,8 @@ def check_results(gan, losses, generated, d_output):
 # 5. Files and copies
 #
 # All files except training.csv are written whole or not at all. A file that is loaded may come from
-# anywhere: it executes no code, opens no other file, and takes no more memory than it is long. So
-# everything is read by a NumberReader, and checked before anything changes.
+# anywhere: it executes no code, opens no other file, and its arrays take no more memory than it is
+# long. So everything is read by a NumberReader, and checked before anything changes.
 #
 # The state of an optimizer is what it has learned: a few slots for each weight, such as a momentum,
 # and its count of steps. Its settings, such as the learning rate, are not part of it.
@@ -851,7 +863,7 @@ def write_players(players, folder):
     """Write the two model files; see `GANModel.save_model`."""
     arrays = [array for player in players for array in player.network.get_weights()]
     if not all_finite(arrays):
-        raise ValueError("not saved: weights are not finite")
+        raise ValueError("weights are not finite")
     states = [finite_state(player) for player in players]
     for state in states:
         arrays += state.values()
@@ -940,24 +952,34 @@ def set_optimizer_state(player, state):
         variable.assign(state[name])
 
 
+class ModelFile(collections.namedtuple("ModelFile", "weights state save_id")):
+    """What a model file has for a player.
+
+    Attributes:
+        weights: arrays, in the order of `network.weights`.
+        state: the state of its optimizer. None if there is none that fits.
+        save_id: the name of the save, which is the same in both files. None in other files.
+    """
+
+
 def read_players(players, folder):
     """Set weights and optimizers from the two model files; see `GANModel.load_model`."""
     contents = [read_player(player, folder / name) for player, name in zip(players, MODEL_FILES)]
-    save_ids = [save_id for _, _, save_id in contents]
-    if save_ids[0] != save_ids[1]:
+    if contents[0].save_id != contents[1].save_id:
         LOG.warning(f"{' and '.join(MODEL_FILES)} in {folder} are of different saves")
     with ExitStack() as undo:
-        for player, (weights, state, _) in zip(players, contents):
+        for player, content in zip(players, contents):
             undo.callback(set_weights, player.network, player.network.get_weights())
             undo.callback(set_optimizer_state, player, optimizer_state(player))
-            set_weights(player.network, weights)
-            set_optimizer_state(player, state)
+            set_weights(player.network, content.weights)
+            set_optimizer_state(player, content.state)
         undo.pop_all()  # keep the new weights
-    if None in [player.training_model for player in players]:
-        LOG.warning("the state of the optimizers is not loaded: compile both models, then load")
-        return
-    for player, (_, state, _) in zip(players, contents):
-        if state is None:
+    uncompiled = [player.network.name for player in players if player.training_model is None]
+    if uncompiled:
+        names = " and ".join(uncompiled)
+        LOG.warning(f"the optimizer's state of {names} is not loaded: compile first, then load")
+    for player, content in zip(players, contents):
+        if player.training_model is not None and content.state is None:
             LOG.info(f"the optimizer of {player.network.name} starts afresh: no saved state fits")
 
 
@@ -972,12 +994,11 @@ def set_weights(network, arrays):
 def read_player(player, path):
     """Return what a model file has for a player, checked, without changing the player.
 
-    Returns the arrays for the weights of the network; the state for its optimizer, None if there is
-    none that fits; and the name of the save. Raises an OSError that names the file.
+    Raises an OSError that names the file.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    if not path.is_file():
+    if not path.is_file():  # to open a pipe could hang
         raise OSError(f"{path} is not a file")
     network = player.network
     try:
@@ -993,7 +1014,9 @@ def read_player(player, path):
         if order is None:  # not written by this version
             order = order_by_flags(network, flags)
             state = renamed(state, optimizer_variables(player))
-        return fitted_weights(network, arrays, order), fitted_state(player, state), save_id
+        return ModelFile(
+            fitted_weights(network, arrays, order), fitted_state(player, state), save_id
+        )
     except Exception as error:  # HDF5 raises many kinds for a file that is not its own
         raise OSError(f"cannot load {path}: {reason(error)}") from error
 
@@ -1027,7 +1050,8 @@ class NumberReader:
 
     A crafted file can link to other files, name one array many times, or announce more than it
     holds. So no link is followed, arrays must be stored in full, and all that is read is together
-    no longer than the file.
+    no longer than the file. Names are counted when they have been read: if many are one text, they
+    may take that text's length each before they are refused.
 
     Args:
         file: the open file.
@@ -1151,7 +1175,7 @@ def fitted_weights(network, arrays, order):
     if len(arrays) != len(variables):
         raise ValueError(f"it has {len(arrays)} arrays, and the layers have {len(variables)}")
     if sorted(order) != list(range(len(variables))):
-        raise ValueError("its gan_order is not an order")
+        raise ValueError("its gan_order does not name each weight once")
     found = dict(zip(order, arrays))
     return [fitted(found[place], variable) for place, variable in enumerate(variables)]
 
@@ -1165,7 +1189,7 @@ def fitted_state(player, state):
     found = {name: fitted(state[name], variable) for name, variable in variables.items()}
     for array in found.values():
         if array.dtype.kind == "i" and not 0 <= array.min() <= array.max() < LARGEST_COUNT:
-            raise ValueError(f"a count of steps is {array}")
+            raise ValueError(f"its optimizer has taken {array} steps")
     return found
 
 
@@ -1254,17 +1278,9 @@ STYLE = {
     "xtick.labelsize": "small",
     "ytick.labelsize": "small",
 }
-# The user's fonts stay, because other fonts may lack the letters of the title. A font that lacks
-# the minus sign needs `axes.unicode_minus`.
-KEPT = [
-    "font.family",
-    "font.serif",
-    "font.sans-serif",
-    "font.cursive",
-    "font.fantasy",
-    "font.monospace",
-    "axes.unicode_minus",
-]
+# The user's fonts stay, because other fonts may lack the letters of the user's title. A font that
+# lacks the minus sign needs `axes.unicode_minus`.
+KEPT = r"^font\.(family|serif|sans-serif|cursive|fantasy|monospace)$|^axes\.unicode_minus$"
 
 
 class State(collections.namedtuple("State", "epoch w1 generated d_output")):
@@ -1414,10 +1430,8 @@ def shown_rows(gan, sample_list):
 @contextmanager
 def own_style():
     """Draw what the block draws in the style of these pictures, with the user's fonts."""
-    with PROCESS_LOCK:
-        kept = {name: plt.rcParams[name] for name in KEPT}
-        with style.context(["default", STYLE, kept]):
-            yield
+    with PROCESS_LOCK, style.context(["default", STYLE, dict(plt.rcParams.find_all(KEPT))]):
+        yield
 
 
 class RoomyLocator(ticker.AutoLocator):
@@ -1454,7 +1468,7 @@ def add_curve(axes, x, form, label, top=1):
     def show(curves, alphas):
         *earlier, now = curves
         line.set_data(x, np.minimum(now, top))
-        # It takes no empty list of alphas.
+        # A LineCollection takes no empty list of alphas.
         trail.set(segments=[np.c_[x, curve] for curve in earlier], alpha=alphas or None)
 
     return show
@@ -1638,7 +1652,7 @@ class Picture:
         spread = self.measures.real.std(axis=0, dtype="float64").mean() or 1
         low = 0.01 * spread
         floor = self.measures.floor or low
-        if floor < low:
+        if floor < low:  # keep its dotted line in view
             low = floor / 3
         axes.set(xlim=(0, epochs), xlabel="epoch", ylim=(low, 30 * spread), yscale="log")
         axes.set_ylabel(f"{self.measures.sliced}Wasserstein-1 distance")
@@ -1729,10 +1743,10 @@ def save_picture(gan, sample_list, path, title, history=()):
     noise, real = shown_rows(gan, sample_list)
     measures = Measures(real)
     epochs = history[-1].epoch if history else 0
-    # The last State is made anew: the GAN may have changed since it was looked at.
+    # The last State is made anew: averages of the weights may have been put in place since.
     states = [*history[:-1], measures.state(*outputs_at(gan, noise, measures.points), epochs)]
     width, height = SIZE
-    with own_style(), replacing(Path(path)) as (file,):
+    with own_style():
         figure = plt.Figure(SIZE)
         upper = figure
         if history:
@@ -1740,7 +1754,8 @@ def save_picture(gan, sample_list, path, title, history=()):
             upper, lower = figure.subfigures(2, 1, height_ratios=(height, STRIP_HEIGHT))
             draw_strip(lower, measures, stages(states))
         Picture(measures, epochs, upper, fit_to=states).set_states(states, title)
-        figure.savefig(file)
+        with replacing(Path(path)) as (file,):
+            figure.savefig(file)
     LOG.info(f"picture saved in {path}")
 
 
@@ -1749,12 +1764,15 @@ def draw_graph(model, log_dir):
     if log_dir is None:
         return
     path = Path(log_dir, f"{model.name}.png")
-    with reported(f"cannot draw the graph {path}"), tempfile.TemporaryDirectory() as scratch:
-        drawn = Path(scratch, path.name)
+    with reported(f"cannot draw the graph {path} by Graphviz"):
+        # Keras's plot_model raises nothing in a notebook.
+        graph = keras.utils.model_to_dot(
+            model, show_shapes=True, show_layer_names=False, expand_nested=True, dpi=72
+        )
         with PROCESS_LOCK, redirect_stdout(io.StringIO()):  # pydot prints what goes wrong, too
-            keras.utils.plot_model(model, drawn, show_shapes=True, expand_nested=True, dpi=72)
+            drawn = graph.create_png()
         with replacing(path) as (file,):
-            file.write_bytes(drawn.read_bytes())
+            file.write_bytes(drawn)
 
 
 # ---------------------------------------------------------------------------------------
@@ -1762,6 +1780,7 @@ def draw_graph(model, log_dir):
 #
 # Whatever watches a training is a Keras callback. One of them, Look, looks at the GAN and keeps
 # what it sees. Its views come after it in the list of callbacks, and show what it sees.
+# `sees_weights_every` says at which epochs a callback sees the weights; see `GANModel.train`.
 
 LOOKS = 40  # of a training, evenly spread; up to 90 more stand near its start
 PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
@@ -1772,11 +1791,22 @@ MOST_FRAMES = 1000  # frames of an animation, which are held in memory
 HELD = ", held (space: go on, right arrow: next)"
 
 
-class Look(keras.callbacks.Callback):
+class Watcher(keras.callbacks.Callback):
+    """A callback of this project. It hears of every end, and need not see the weights.
+
+    Attributes:
+        failure: what the log says if training goes on without it; see `Dispensable`.
+    """
+
+    hears_every_end = True
+    sees_weights_every = math.inf
+
+
+class Look(Watcher):
     """Looks at the GAN while it trains, and keeps what it saw.
 
-    In the `logs` of the epochs at which it looks, it adds the distance as `w1`, for the callbacks
-    that come after it.
+    In the `logs` of the epochs at which it looks, and only there, it adds the distance as `w1`, for
+    the callbacks that come after it.
 
     Args:
         gan: a GANModel.
@@ -1791,10 +1821,8 @@ class Look(keras.callbacks.Callback):
         is_watching: whether a training is going on, and can be measured.
         epoch: number of the epoch that ended last.
         state: the last State that was made.
-        sees_weights_every, hears_every_end: see `GANModel.train` and `training`.
     """
 
-    hears_every_end = True
     failure = "the pictures stop here"
 
     def __init__(self, gan, sample_list, every=None):
@@ -1808,7 +1836,6 @@ class Look(keras.callbacks.Callback):
         self.sees_weights_every = 1
         self.is_watching = False
         self.epoch = 0
-        self.epochs_before = 0
         self.state = None
         self.history = []
 
@@ -1816,7 +1843,6 @@ class Look(keras.callbacks.Callback):
         self.history = []
         self.epoch = 0
         self.state = None
-        self.epochs_before = self.gan.epochs_done
         # As a TensorFlow function it takes a third of the time.
         self.outputs_at = tf.function(partial(outputs_at, self.gan), autograph=False)
         self.is_watching = True
@@ -1848,7 +1874,7 @@ class Look(keras.callbacks.Callback):
         """
         if self.state is not None and self.state.epoch == self.epoch:
             return self.state
-        is_ahead = self.gan.epochs_done - self.epochs_before != self.epoch
+        is_ahead = self.gan.epochs_done != self.epoch
         if self.epoch == 0 or is_ahead or not self.is_watching:
             return None
         try:
@@ -1886,7 +1912,7 @@ def remember(states, state):
     return True
 
 
-class View(keras.callbacks.Callback):
+class View(Watcher):
     """Shows a picture of what a Look sees, after every N-th epoch and at the end of training.
 
     A view stands behind its Look in the list of callbacks. It defines `open`, `show` and `close`.
@@ -1898,10 +1924,9 @@ class View(keras.callbacks.Callback):
     Attributes:
         picture: the Picture.
         states: the States that were shown, at most `HISTORY`, evenly thinned.
-        is_open: whether there is something to show the picture in.
+        is_open: whether there is something to show the picture in. If not, it sees no weights.
     """
 
-    hears_every_end = True
     failure = "the live picture failed"
     is_open = False
 
@@ -2047,7 +2072,7 @@ class Window(View):
         if event.key == " ":
             self.is_held = not self.is_held
         elif event.key == "right":
-            self.wants_next = True
+            self.wants_next = self.is_held
         elif event.key in plt.rcParams["keymap.quit"]:
             self.canvas.manager.destroy()
 
@@ -2087,7 +2112,7 @@ def new_window(canvas_class):
         with own_style(), plt.ioff():
             return canvas_class.new_manager(plt.Figure(SIZE), 0).canvas
     finally:
-        if on_interrupt:  # wx lets Ctrl-C kill the program
+        if on_interrupt is not None:  # wx lets Ctrl-C kill the program
             signal.signal(signal.SIGINT, on_interrupt)
 
 
@@ -2149,21 +2174,18 @@ def live_picture(look, every=1, while_held=None):
     """Return the view that suits the place: a window or, in a notebook without one, its cell."""
     ipython = sys.modules.get("IPython")
     if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
-        # What goes wrong here goes wrong again in Window.open, and is reported there.
+        # What goes wrong here goes wrong again when the Window opens, and is reported there.
         with suppress(Exception):
             if window_canvas() is None:
                 return NotebookCell(look, every)
     return Window(look, every, while_held)
 
 
-class TrainingCSV(keras.callbacks.Callback):
-    """Writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA if it was not measured.
+class TrainingCSV(Watcher):
+    """Writes a row an epoch, `epoch, dis_loss, gen_loss, w1`; w1 is NA where the Look did not look.
 
     Keras's CSVLogger counts epochs from 0.
     """
-
-    sees_weights_every = math.inf
-    hears_every_end = True
 
     def __init__(self, path):
         super().__init__()
@@ -2187,7 +2209,7 @@ class TrainingCSV(keras.callbacks.Callback):
             self.file.close()
 
 
-class ProgressLine(keras.callbacks.Callback):
+class ProgressLine(Watcher):
     """One line that updates on a terminal; elsewhere a log line every tenth of the training.
 
     Args:
@@ -2195,13 +2217,11 @@ class ProgressLine(keras.callbacks.Callback):
         sliced: prefix of the distance's name. Default: none.
     """
 
-    sees_weights_every = math.inf
-    hears_every_end = True
     failure = "the progress line failed"
-    bar = None
 
     def __init__(self, as_bar=False, sliced=""):
         super().__init__()
+        self.bar = None
         self.as_bar = as_bar
         self.labels = {"dis_loss": "dis_loss", "gen_loss": "gen_loss", "w1": f"{sliced}W1"}
 
@@ -2233,18 +2253,15 @@ class ProgressLine(keras.callbacks.Callback):
         self.bar = None
 
 
-class Dispensable(keras.callbacks.Callback):
-    """Wraps a callback of this project that training can do without.
+class Dispensable(Watcher):
+    """Wraps a callback that training can do without.
 
     If the callback fails, its attribute `failure` and the reason are reported, it is ended once,
     and it is left out.
 
     Args:
-        callback: one of those above. It is told when training begins and ends, and of every epoch
-            that ends.
+        callback: a Watcher. It is told when training begins and ends, and of every epoch that ends.
     """
-
-    hears_every_end = True
 
     def __init__(self, callback):
         super().__init__()
@@ -2257,15 +2274,9 @@ class Dispensable(keras.callbacks.Callback):
             return math.inf
         return self.callback.sees_weights_every
 
-    def set_model(self, model):
-        super().set_model(model)
-        self.callback.set_model(model)
-
-    def set_params(self, params):
-        super().set_params(params)
-        self.callback.set_params(params)
-
     def on_train_begin(self, logs=None):
+        self.callback.set_model(self.model)
+        self.callback.set_params(self.params)
         self._hand_on("on_train_begin", logs)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -2287,17 +2298,27 @@ class Dispensable(keras.callbacks.Callback):
                     self.callback.on_train_end()
 
 
-def what_train_shows(gan, sample_list, plot, verbose):
-    """Return callbacks that show a training, as `train` was asked to."""
+def with_views(gan, sample_list, callbacks, plot, verbose):
+    """Return the callbacks of a user as a list, with those that show the training.
+
+    These use the user's Look, if there is one. Otherwise a Look stands first, so that the logs of
+    all have w1. The window stands last, as it waits.
+    """
+    callbacks = keras.tree.flatten(callbacks or [])
     if not plot and not verbose:
-        return []
-    look = Look(gan, sample_list)  # the progress line, too, shows what it measures
-    callbacks = [look]
+        return callbacks
+    looks = [item for item in callbacks if isinstance(item, Look) and item.gan is gan]
+    if looks:
+        look = looks[0]
+    else:
+        look = Look(gan, sample_list)
+        callbacks.insert(0, Dispensable(look))
     if verbose:
-        callbacks.append(ProgressLine(as_bar=True, sliced=look.measures.sliced))
+        line = ProgressLine(as_bar=True, sliced=look.measures.sliced)
+        callbacks.append(Dispensable(line))
     if plot:
-        callbacks.append(live_picture(look))
-    return [Dispensable(callback) for callback in callbacks]
+        callbacks.append(Dispensable(live_picture(look)))
+    return callbacks
 
 
 # ---------------------------------------------------------------------------------------
@@ -2322,12 +2343,13 @@ def what_train_shows(gan, sample_list, plot, verbose):
 # - An error of a user's own callback, in the library, goes to the caller of `train`: `training`.
 #
 # What is saved at the end:
-# - After any of these, after a signal, and on a full disk: `Keeper`. The status after a signal is
-#   128 plus its number.
+# - After a failure of training, after a signal, and on a full disk: `Keeper`, which comes first. So
+#   what is saved is said before what failed. The status after a signal is 128 plus its number, but
+#   1 if something failed, too.
 # - A second Ctrl-C raises KeyboardInterrupt, after a save in hand: `Keeper`. `main` ends with 130.
-# - `kill -9`, or a display that dies, ends the process with no word of ours. The models of the last
-#   save stay, `Keeper.save_when_due`; a save in hand leaves the old files and a folder
-#   `.gan_unfinished_...`, `replacing`.
+# - `kill -9`, or a display that dies, ends the process with no word and no status of ours. The
+#   models of the last save stay, `Keeper.save_when_due`; a save in hand leaves the old files and a
+#   folder `.gan_unfinished_...`, `replacing`.
 # - Of two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
 # - A picture of the end that cannot be drawn is left out: `run`.
 
@@ -2396,15 +2418,15 @@ def try_places(args):
         for path in models:
             if not path.exists():
                 raise FileNotFoundError(f"-r/--resume: {path} is missing")
-    logs = ["gan_generator_model.png", "gan_discriminateor_model.png"]
+    in_log_dir = ["gan_generator_model.png", "gan_discriminateor_model.png"]
     places = [("-o/--output", Path(args.output))]
     if args.epoch:
-        logs.append(CSV_FILE)
+        in_log_dir.append(CSV_FILE)
         places += [("-m/--model_dir", path) for path in models]
     if args.gif is not None:
         places.append(("-gif/--gif", Path(args.gif)))
     if args.log_dir is not None:
-        places += [("-log/--log_dir", Path(args.log_dir, name)) for name in logs]
+        places += [("-log/--log_dir", Path(args.log_dir, name)) for name in in_log_dir]
     for flag, path in places:
         try:
             if path.is_dir():
@@ -2418,7 +2440,7 @@ def try_places(args):
             raise OSError(f"{flag}: cannot write {path}: {reason(error)}") from error
 
 
-class Keeper(keras.callbacks.Callback):
+class Keeper(Watcher):
     """Saves what was trained, whatever ends the run.
 
     One rule decides: the models are saved if an epoch finished before the first signal and all
@@ -2430,34 +2452,25 @@ class Keeper(keras.callbacks.Callback):
     Attributes:
         gan: the GANModel to save, every ten seconds and when training ends. None until it is made.
         signals: the numbers of the signals, in their order.
+        heard_before: who heard each signal before, by its number.
         may_save: whether an epoch finished before the first signal.
-        has_result: whether training has ended and left weights that are finite.
+        saved_epoch: the epoch after which the models were saved last. 0 before the first save.
+        next_save: when they are saved again, as a time of `time.monotonic`.
+        has_ended: whether training has ended, and what is left of it was saved.
+        has_result: whether it left weights that are finite.
     """
-
-    sees_weights_every = math.inf
-    hears_every_end = True
 
     def __init__(self, folder):
         super().__init__()
         self.folder = folder
         self.gan = None
-        # Signals: those that came, and who heard them before.
         self.signals = []
         self.heard_before = {}
-        self.interrupt_waits = False
-        # Training and saving.
-        self.epochs_before = 0
         self.may_save = False
-        self.is_saving = False
         self.saved_epoch = 0
         self.next_save = time.monotonic() + SAVE_SECONDS
         self.has_ended = False
         self.has_result = False
-
-    @property
-    def trained(self):
-        """How many epochs were trained."""
-        return self.gan.epochs_done - self.epochs_before
 
     @contextmanager
     def hear_signals(self):
@@ -2477,35 +2490,32 @@ class Keeper(keras.callbacks.Callback):
                 signal.signal(number, handler)
 
     def _on_signal(self, number, frame):
-        # Raise nothing at the first one: TensorFlow swallows an exception while it compiles.
-        if number == signal.SIGINT and number in self.signals:
-            self.interrupt_waits = True
+        is_second = number == signal.SIGINT and number in self.signals
         self.signals.append(number)
         if self.model:
             self.model.stop_training = True
-        self._pass_interrupt_on()
-
-    def _pass_interrupt_on(self):
-        """Hand a second Ctrl-C to whoever heard it before, but not while models are saved."""
-        if self.interrupt_waits and not self.is_saving:
-            self.interrupt_waits = False
-            handler = self.heard_before[signal.SIGINT]
+        # Raise nothing at the first one: TensorFlow swallows an exception while it compiles.
+        if is_second:
+            handler = self.heard_before[number]
             if not callable(handler):  # the operating system would end the process
                 handler = signal.default_int_handler
-            handler(signal.SIGINT, None)
+            handler(number, frame)
 
     @contextmanager
     def _uninterrupted(self):
-        """Within this context a second Ctrl-C waits."""
-        self.is_saving = True
+        """Within this context Ctrl-C waits."""
+        waiting = []
+        if signal.SIGINT in self.heard_before:
+            signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
         try:
             yield
         finally:
-            self.is_saving = False
-            self._pass_interrupt_on()
+            if signal.SIGINT in self.heard_before:
+                signal.signal(signal.SIGINT, self._on_signal)
+            for arguments in waiting:
+                self._on_signal(*arguments)
 
     def on_train_begin(self, logs=None):
-        self.epochs_before = self.gan.epochs_done
         if self.signals:  # `train` has just forgotten it
             self.model.stop_training = True
 
@@ -2517,25 +2527,25 @@ class Keeper(keras.callbacks.Callback):
     def save_when_due(self):
         """Save what was trained since the last save, every ten seconds."""
         is_due = time.monotonic() >= self.next_save
-        if self.may_save and is_due and self.trained > self.saved_epoch:
-            self.next_save = time.monotonic() + SAVE_SECONDS
+        if self.may_save and is_due and self.gan.epochs_done > self.saved_epoch:
             with self._uninterrupted():
                 try:
                     self.gan.save_model(self.folder)
-                    self.saved_epoch = self.trained
+                    self.saved_epoch = self.gan.epochs_done
                 except Exception as error:  # it is tried again
                     LOG.warning(f"the models are not saved yet: {reason(error)}")
+                self.next_save = time.monotonic() + SAVE_SECONDS
 
     def on_train_end(self, logs=None):
         if self.has_ended:
             return
         with self._uninterrupted():
-            self.has_ended = True
             self.has_result = self.may_save and all_finite(self.model.get_weights())
             if self.has_result:
                 self._save_result()
             else:
                 self._say_what_is_left()
+            self.has_ended = True
 
     def _save_result(self):
         """Save in the folder or, if that fails, in a new temporary one."""
@@ -2546,7 +2556,7 @@ class Keeper(keras.callbacks.Callback):
             report(f"cannot save the models in {self.folder}", error)
             with reported("cannot save the models elsewhere"), ExitStack() as undo:
                 folder = tempfile.mkdtemp(prefix="gan_models_")
-                undo.callback(os.rmdir, folder)
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
                 self.gan.save_model(folder)
                 undo.pop_all()
                 LOG.error(f"the models are saved in {folder} instead")
@@ -2557,10 +2567,10 @@ class Keeper(keras.callbacks.Callback):
             why = "weights are not finite"
         elif self.signals:
             why = "the signal came before the first epoch was done"
-        left = "is unchanged"
+        left = "unchanged"
         if self.saved_epoch:
-            left = f"holds the models after epoch {self.saved_epoch}"
-        LOG.warning(f"nothing saved: {why}; {self.folder} {left}")
+            left = f"those after epoch {self.saved_epoch}"
+        LOG.warning(f"nothing saved: {why}; the files in {self.folder} are {left}")
 
 
 def run(args):
@@ -2579,14 +2589,14 @@ def run(args):
             callbacks = list_callbacks(args, keeper, look)
             with reported("training failed"), memory_advice():  # what was saved is drawn then
                 gan.train(samples, args.epoch, args.batch_size, args.step_per, callbacks=callbacks)
-            if keeper.signals and keeper.may_save and keeper.trained < args.epoch:
-                LOG.warning(f"interrupted after {keeper.trained} of {args.epoch} epochs")
+            if keeper.signals and keeper.may_save and gan.epochs_done < args.epoch:
+                LOG.warning(f"interrupted after {gan.epochs_done} of {args.epoch} epochs")
         if not args.epoch or keeper.has_result:
             with reported(f"cannot draw the picture {args.output}"):
                 w1 = log_result(gan, look)
-                title = make_title(args, keeper.trained, w1)
+                title = make_title(args, gan.epochs_done, w1)
                 save_picture(gan, samples, args.output, title, look.history)
-    if REPORTED:
+    if FAILURES:
         return 1
     return 128 + keeper.signals[0] if keeper.signals else 0
 
@@ -2650,7 +2660,7 @@ def main(argv=None):
     LOG.setLevel(level)
     keras.config.set_floatx("float32")  # whatever keras.json says
     keras.config.set_epsilon(1e-7)
-    REPORTED.clear()
+    FAILURES.clear()
     try:
         with memory_advice():
             return run(args)

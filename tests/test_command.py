@@ -816,6 +816,24 @@ def test_space_holds_the_window_and_right_shows_one_more(fast_main, toolkit):
     assert toolkit.titles[-1] == "epoch = 10"
 
 
+def test_right_arrow_means_nothing_before_the_window_is_held(fast_main, toolkit):
+    titles = []
+
+    def press(count):
+        if count == 5:
+            titles.append(toolkit.titles[-1])
+            toolkit.press("right")
+            toolkit.press(" ")
+        if count == 8:
+            titles.append(toolkit.titles[-1])
+            toolkit.press(" ")
+
+    toolkit.actions["wait"] = press
+    fast_main("-e 10 -k 1")
+    frame, held_frame = titles
+    assert held_frame.startswith(f"{frame}, held")
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_a_held_training_and_saves(fast_main, toolkit, number):
     def hold_then_end(count):
@@ -999,7 +1017,7 @@ def test_divergence_leaves_the_old_models(main, diverging):
     limit_files(5_000)  # the animation fails as well
     err = main("-r -e 60 -gif a.gif", 1)
     assert sorted("diverged" in error for error in re.findall("ERROR.*", err)) == [False, True]
-    assert re.search("nothing.*saved.*finite.*models is unchanged", err)
+    assert re.search("nothing.*saved.*finite.*models are unchanged", err)
     assert contents(diverging) == before
 
 
@@ -1007,7 +1025,7 @@ def test_divergence_leaves_the_old_models(main, diverging):
 def test_divergence_after_a_save_says_of_which_epoch_the_models_are(main, diverging, saves_always):
     before = contents(diverging)
     err = main("-r -e 60", 1)
-    (epoch,) = re.findall(r"nothing saved: .*finite; models .* after epoch (\d+)", err)
+    (epoch,) = re.findall(r"nothing saved: .*finite; .* models .* after epoch (\d+)", err)
     last_epoch = re.findall(r"epoch (\d+) of 60", err)[-1]
     assert int(epoch) >= int(last_epoch)
     assert contents(diverging) != before

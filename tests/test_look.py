@@ -24,6 +24,7 @@ from conftest import (
     compile_both,
     finish,
     needs,
+    same,
     small_gan,
     small_samples,
     start,
@@ -202,10 +203,10 @@ def test_last_epoch_of_a_training_that_is_stopped_is_kept_and_shown(gan):
 
 def test_view_before_its_look_is_refused(gan):
     look = demo_gan.Look(gan, SAMPLES)
-    epochs = gan.epochs_done
+    before = weights(gan.generator_training_model)
     with pytest.raises(ValueError, match="behind its Look"):
         train(gan, 9, Album(look), look, demo_gan.ProgressLine())
-    assert gan.epochs_done == epochs
+    assert same(before, weights(gan.generator_training_model))
 
 
 @pytest.mark.parametrize("epochs", [200, 2000])
@@ -235,6 +236,14 @@ def test_each_training_has_states_of_its_own(gan):
         train(gan, 1, look)
         generated = gan.generator_model.predict(look.noise, verbose=0)
         assert look.history[-1].w1 == pytest.approx(look.measures.distance(generated), rel=1e-4)
+
+
+def test_train_shows_what_a_users_own_look_sees(gan, capsys):
+    look = demo_gan.Look(gan, SAMPLES, every=4)
+    history = gan.train(SAMPLES, 8, batch_size=8, step_per=1, callbacks=look, verbose=1)
+    assert history.history["w1"] == [state.w1 for state in look.history]
+    assert f"W1: {look.history[-1].w1:.4f}" in capsys.readouterr().out
+    assert len(history.history["w1"]) == 2
 
 
 def test_history_of_very_many_looks_is_an_even_choice(gan, monkeypatch):

@@ -311,6 +311,15 @@ def test_a_discriminator_without_a_sigmoid_needs_another_loss(output):
     train(gan)
 
 
+def test_a_layer_that_does_not_fit_leaves_the_gan_as_it_was():
+    gan = small_gan()
+    before = all_weights(gan)
+    with pytest.raises(ValueError, match="incompatible"):
+        gan.add_discr_layer(layers.Conv2D(3, 3))
+    assert same(before, all_weights(gan))
+    train(gan)
+
+
 def test_a_discriminator_that_is_no_probability_of_real_samples_alone_is_told():
     gan = demo_gan.GANModel([1, 1])
     gan.add_gen_layer(layers.Rescaling(0.0, offset=0.5))
