@@ -373,10 +373,9 @@ class GANModel:
         callback_list, history = make_callbacks(self, epochs, callbacks)
         if self._traced is None:
             self._traced = TracedEpochs(self, self._run_epochs)
+        epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         if plot:
             epochs_per_call = 1  # to keep what every epoch generated
-        else:
-            epochs_per_call = max(1, min(EPOCHS_PER_CALL, ROWS_PER_CALL // (batch_size * step_per)))
         picks = np.zeros((epochs_per_call, 2 * step_per + 1), "int32")
         self.epochs_done = 0
         done = 0
