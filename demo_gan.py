@@ -109,11 +109,11 @@ def log_loss_generator(y_true, y_pred):
 #         update G to lower log(1 - D(G(x)))
 #         tell the callbacks the losses of the epoch
 #
-# In a GANModel, `_run_epoch` is one pass of the outer loop, and `_run_epochs` is that loop. Both
-# run inside TensorFlow, many epochs in one call, because the networks are so small that calling
-# TensorFlow for every update would take ten times as long as the arithmetic. `train` makes these
-# calls, and tells the callbacks. Keras's `fit(steps_per_execution=...)`, with an epoch as its step,
-# would draw the batches in another order, and tell its callbacks only of each call's last epoch.
+# In a GANModel, `_run_epoch` is one pass of the outer loop. `train` runs up to 50 of them in one
+# call into TensorFlow, by `_run_epochs`, and then tells the callbacks: the networks are so small
+# that calling TensorFlow for every update would take ten times as long as the arithmetic. Keras's
+# `fit(steps_per_execution=...)`, with an epoch as its step, would draw the batches in another
+# order, and tell its callbacks only of each call's last epoch.
 #
 # A network is what plays, G or D. A training model is what trains it: the network, its opponent, a
 # loss and an optimizer. A player has one of each. The article's names do not follow this:
@@ -129,7 +129,8 @@ class Player:
     Attributes:
         network: the network that plays, a Keras model.
         training_model: the compiled Keras model that trains it. None before it is compiled.
-        fresh_state: the state of its optimizer before it has learned; see `optimizer_state`.
+        fresh_state: the state of its optimizer before it has learned, for a file without one; see
+            `optimizer_state`.
     """
 
     def __init__(self, network):
@@ -142,7 +143,7 @@ class Player:
         optimizer = keras.optimizers.get(optimizer or "adam")
         if optimizer.built:  # it is in use, here or elsewhere
             optimizer = fresh_copy(optimizer)
-        loss = probability_loss(loss)
+        loss = checked_loss(loss)
         model = keras.Model(inputs, outputs, name=f"{self.network.name}_model")
         # Keras sets jit_compile to False if a layer does not support XLA. TracedEpochs reads it.
         model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
@@ -293,8 +294,8 @@ class GANModel:
         """Train one epoch: the algorithm above. AutoGraph turns its loop into a TensorFlow loop.
 
         `noise` and `real` are all batches, `(batch_count, batch_size, width)`. `picks`, `(2 * K +
-        1,)`, are the numbers of those to use: K times one of noise and one of real samples, then
-        one of noise. Returns D's loss, the mean of its updates, and G's.
+        1,)`, are the numbers of the batches to use: K times one of noise and one of real samples,
+        then one of noise. Returns D's loss, the mean of its updates, and G's.
         """
         # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches. The shape
         # of picks fixes K, so `for` costs nothing.
@@ -557,8 +558,9 @@ def check_networks(gan):
             )
         for layer in all_layers(network):
             parts = {id(layer)}
-            if not isinstance(layer, keras.Model):  # the layers of a network come after it
-                # A wrapper has the weights of the layer in it.
+            # A wrapper has the weights of the layer in it, so weights count, too. Those of a
+            # network count with its layers.
+            if not isinstance(layer, keras.Model):
                 parts |= {id(weight) for weight in layer.weights}
             if parts & seen:
                 raise ValueError(f"layer {layer.name} is used twice: make one for each place")
@@ -594,7 +596,7 @@ def all_layers(network):
     return found
 
 
-def probability_loss(loss):
+def checked_loss(loss):
     """Return a Keras loss, given it or its name. Raise a ValueError if it wants logits."""
     loss = keras.losses.get(loss)
     # A partial has its settings in `keywords`, a Loss of Keras's in attributes.
@@ -762,8 +764,8 @@ class TracedEpochs:
             tf.TensorSpec((None, None), "int32"),
             tf.TensorSpec((), "int32"),
         ]
-        # TensorFlow counts how often a function is traced, and warns. The partial is a function of
-        # this GAN alone.
+        # TensorFlow warns of a function that is traced again and again. A partial is a function of
+        # its own.
         self.plain = tf.function(partial(run_epochs), signature)
         self.compiled = tf.function(self.plain, signature, autograph=False, jit_compile=True)
 
@@ -824,7 +826,7 @@ PROCESS_LOCK = threading.RLock()
 
 @contextmanager
 def quiet():
-    """Let no warning through, and none become an error."""
+    """Ignore warnings, also those that would raise."""
     with PROCESS_LOCK, warnings.catch_warnings(action="ignore"):
         yield
 
@@ -833,9 +835,10 @@ def quiet():
 def replacing(*paths):
     """Give a temporary name for each path, then put the files written there in place.
 
-    The files are written to a fresh folder beside the paths. The old files stay untouched until all
-    new ones are whole and on the disk. A new file has the mode of the old one. Whatever goes wrong
-    is an OSError that names the paths: HDF5 and Pillow raise errors of many kinds on a full disk.
+    The files are written to a fresh folder beside the paths, which are in one folder. The old files
+    stay untouched until all new ones are whole and on the disk. A new file has the mode of the old
+    one. Whatever goes wrong is an OSError that names the paths: HDF5 and Pillow raise errors of
+    many kinds on a full disk.
     """
     folder = paths[0].parent
     try:
@@ -911,8 +914,8 @@ def optimizer_variables(player):
     """Return the variables that make the state of a player's optimizer, by their names in a file.
 
     A name has the class of the optimizer, so that the state of another kind does not fit.
-    `Adam_2_momentum` belongs to `network.weights[2]`, and `Adam_at_0_iteration` to no weight.
-    Before compiling there are none.
+    `Adam_2_momentum` belongs to `network.weights[2]`. `Adam_at_0_iteration` is the first one, and
+    belongs to no weight. Before compiling there are none.
     """
     if player.training_model is None:
         return {}
@@ -1145,7 +1148,10 @@ class NumberReader:
 
 
 def order_by_flags(network, flags):
-    """Return the order of a file of plain Keras, or of an older version, which wrote the flags."""
+    """Return the order of a file that does not tell it.
+
+    It is one of plain Keras, or of an older version, which wrote `trainable` of each layer.
+    """
     flags_now = [layer.trainable for layer in all_layers(network)]
     if not flags or flags == flags_now:
         return file_order(network)
@@ -1781,7 +1787,7 @@ def draw_graph(model, log_dir):
 # what it sees. Its views come after it in the list of callbacks, and show what it sees.
 # `sees_weights_every` says at which epochs a callback sees the weights; see `GANModel.train`.
 
-LOOKS = 40  # of a training, evenly spread; up to 90 more stand near its start
+LOOKS = 40  # of a training, evenly spread; more near its start, at most 130 in all
 PERIODS = [step * 10**power for power in range(9) for step in (1, 2, 5)]  # epochs between two looks
 HISTORY = 400  # States that are kept, at most
 FRAME_SECONDS = 0.05  # the article's pace
@@ -1889,8 +1895,9 @@ class Look(Watcher):
     def _plan(self):
         """Set how many epochs lie between two looks.
 
-        Only a look changes this. Between two looks the epochs up to the next one may have run
-        already. An earlier look would see weights that are too new.
+        Only a look changes this: `train` ends a call where it is due. Between two looks the epochs
+        up to the next one may have run already, and an earlier look would see weights that are too
+        new.
         """
         most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
         by_itself = max(period for period in PERIODS if period <= most)
@@ -2015,7 +2022,7 @@ class Window(View):
         self.canvas.manager.set_window_title("A generator learns")
         self.canvas.manager.show()
         self.canvas.flush_events()  # now the window has its size
-        self._show_until(time.perf_counter())
+        self._show_until(time.perf_counter())  # once
 
     @no_garbage_collection()
     def on_epoch_end(self, epoch, logs=None):
@@ -2333,9 +2340,9 @@ def with_views(gan, sample_list, callbacks, plot, verbose):
 # - A graph that cannot be drawn is left out: `draw_graph`.
 #
 # During training:
-# - A window, notebook, CSV file or animation that fails is left out: `Dispensable`. So is a Look
-#   that cannot measure the GAN, and its views close: `Look.latest`. What a toolkit catches itself,
-#   it tells in its own way.
+# - A window, notebook, CSV file or animation that fails is left out: `Dispensable`. A Look that
+#   cannot measure the GAN is left out, too, and its views close: `Look.latest`. What a toolkit
+#   catches itself, it tells in its own way.
 # - No failure are a display that is missing, `window_canvas`, a window that is closed,
 #   `Window._on_close`, and XLA that cannot compile the GAN, `TracedEpochs`.
 # - Weights that are not finite end it: `check_results`. Too little memory, too: `memory_advice`.
