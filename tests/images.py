@@ -29,6 +29,11 @@ def opened(file, frame=0):
         return image.convert("RGB")
 
 
+def frames_in(file):
+    with Image.open(file) as image:
+        return image.n_frames
+
+
 def axes_of(picture, curve):
     """Return the axes of a figure that has a curve of this name, or is of the distance."""
     for axes in picture.axes:
