@@ -194,8 +194,9 @@ def nothing_is_left_running():
 
 
 def start(*arguments, **options):
-    """Start a Python process that can import the project; None in `env` unsets a variable."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    """Start a Python process that can import what tests can; None in `env` unsets a variable."""
+    folders = [str(ROOT), str(DATA.parent), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, folders))
     environment = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
     environment = {key: value for key, value in environment.items() if value is not None}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -21,7 +21,6 @@ from conftest import (
     LIMIT,
     ROOT,
     SAMPLES,
-    compile_both,
     finish,
     needs,
     small_gan,
@@ -37,8 +36,9 @@ from images import (
     GREY,
     MOST_ROWS,
     RED,
-    FailsOnManyRows,
+    End,
     difference,
+    failing_gan,
     frames_in,
     opened,
     pixels,
@@ -63,24 +63,6 @@ def train(gan, epochs, *callbacks):
 
 def epochs_of(states):
     return [state.epoch for state in states]
-
-
-class End(keras.callbacks.Callback):
-    """Stops a training or raises, also while a call into TensorFlow is told of."""
-
-    sees_weights_every = math.inf
-
-    def __init__(self, at, raises=False):
-        super().__init__()
-        self.at = at
-        self.raises = raises
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epoch = epoch + 1
-        if self.epoch == self.at:
-            self.model.stop_training = True
-            if self.raises:
-                raise ZeroDivisionError
 
 
 class Change(keras.callbacks.Callback):
@@ -285,18 +267,10 @@ def test_dispensable_callback_that_fails_is_reported_once_and_left_out(gan, capl
     assert record.message == "the odd one failed: disk full"
 
 
-@pytest.fixture
-def failing_gan():
-    MOST_ROWS.assign(100)
-    gan = small_gan()
-    gan.add_gen_layer(FailsOnManyRows())
-    return compile_both(gan, "sgd")
-
-
-def test_operation_that_fails_says_why_in_one_line(failing_gan, caplog):
-    MOST_ROWS.assign(3)
+def test_operation_that_fails_says_why_in_one_line(caplog):
+    gan = failing_gan(most_rows=3)
     with demo_gan.reported("training failed"):
-        train(failing_gan, 1)
+        train(gan, 1)
     assert caplog.messages[0].startswith("training failed: assertion failed")
 
 
@@ -308,23 +282,25 @@ def let_looks_fail(epoch, logs):
 FAILURE = keras.callbacks.LambdaCallback(on_epoch_end=let_looks_fail)
 
 
-def test_look_that_cannot_measure_ends_a_users_training(failing_gan):
-    look = demo_gan.Look(failing_gan, SAMPLES, every=1)
+def test_look_that_cannot_measure_ends_a_users_training():
+    gan = failing_gan(most_rows=100)
+    look = demo_gan.Look(gan, SAMPLES, every=1)
     with pytest.raises(RuntimeError, match="cannot measure the GAN"):
-        train(failing_gan, 9, look, FAILURE)
+        train(gan, 9, look, FAILURE)
     assert look.history == []  # a picture of the first epochs would look like one of the end
     MOST_ROWS.assign(100)
-    train(failing_gan, 2, look)
+    train(gan, 2, look)
     assert epochs_of(look.history) == [1, 2]
 
 
 @pytest.mark.parametrize("every", [1, 9])  # who asks first: the Look or a view
-def test_look_that_cannot_measure_takes_its_views_with_it(failing_gan, caplog, every):
-    look = demo_gan.Look(failing_gan, SAMPLES, every)
+def test_look_that_cannot_measure_takes_its_views_with_it(caplog, every):
+    gan = failing_gan(most_rows=100)
+    look = demo_gan.Look(gan, SAMPLES, every)
     albums = [Album(look, every) for every in (1, 2, 4)]
     callbacks = [demo_gan.Dispensable(callback) for callback in (look, *albums)]
-    train(failing_gan, 9, *callbacks, FAILURE)
-    assert failing_gan.epochs_done == 9
+    train(gan, 9, *callbacks, FAILURE)
+    assert gan.epochs_done == 9
     assert [album.told for album in albums] == [2, 2, 2]  # they have closed by then
     assert look.history == []
     (message,) = caplog.messages
@@ -396,8 +372,7 @@ def run(script, *arguments, **options):
 @pytest.fixture(scope="module")
 def live(screen, tmp_path_factory):
     """Train in a window; returns what it showed, what a user saw, and the log."""
-    env = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
-    out, err = run("live.py", screen, cwd=tmp_path_factory.mktemp("live"), env=env)
+    out, err = run("live.py", screen, cwd=tmp_path_factory.mktemp("live"))
     return [*json.loads(out), err]
 
 

@@ -34,6 +34,7 @@ from conftest import (
     uncompiled,
     weights,
 )
+from images import End
 from keras import layers, ops, optimizers
 
 import demo_gan
@@ -223,7 +224,6 @@ def flat(y_true, y_pred):
 
 LOGITS = [
     keras.losses.BinaryCrossentropy(from_logits=True),
-    keras.losses.BinaryFocalCrossentropy(from_logits=True),
     functools.partial(keras.losses.binary_crossentropy, from_logits=True),
 ]
 
@@ -280,7 +280,7 @@ def test_a_discriminator_without_a_sigmoid_needs_another_loss(output):
 
 
 def test_compiling_again_with_an_optimizer_that_has_learned_makes_a_fresh_one_and_moves_no_weight():
-    gan = small_gan(optimizer="adam")
+    gan = small_gan()
     train(gan)
     before = all_weights(gan)
     gan.compile_generator_model(both_optimizers(gan)[0])
@@ -358,28 +358,13 @@ class Diary(keras.callbacks.Callback):
         self.last_seen = weights(self.model)
 
 
-class StopsAfter(keras.callbacks.Callback):
-    """Stops training after some epochs."""
-
-    def __init__(self, epochs):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_train_begin(self, logs=None):
-        self.model.stop_training = self.epochs == 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self.epochs:
-            self.model.stop_training = True
-
-
 def test_averages_are_in_place_when_training_is_stopped():
     gan = gan_with(optimizer=averaging())
     initial = all_weights(gan)
-    train(gan, callbacks=StopsAfter(0))
+    train(gan, callbacks=End(at=0))
     assert same(initial, all_weights(gan))
     diary = Diary()
-    train(gan, epoch=9, callbacks=[StopsAfter(3), diary])
+    train(gan, epoch=9, callbacks=[End(at=3), diary])
     averages = []
     for optimizer in both_optimizers(gan):
         averages += [value for value in optimizer.variables if "average" in value.path]
@@ -575,9 +560,7 @@ def test_train_returns_a_history_as_fit_does(gan):
 
 
 def test_a_stop_is_heard_within_some_thousand_rows(gan):
-    stop = StopsAfter(1)
-    stop.sees_weights_every = math.inf
-    train(gan, small_samples(2**12), epoch=20, batch_size=2**12, step_per=8, callbacks=stop)
+    train(gan, small_samples(2**12), epoch=20, batch_size=2**12, step_per=8, callbacks=End(at=1))
     assert len(gan.train_status["gen_loss"]) == 1
 
 
@@ -599,13 +582,10 @@ def test_a_learning_rate_scheduler_sets_the_generators_rate_in_mid_training(gan)
 def test_callbacks_of_keras_work_and_leave_a_model_that_loads(gan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     callbacks = [
-        keras.callbacks.CSVLogger("log.csv"),
-        keras.callbacks.EarlyStopping("gen_loss", patience=9, mode="min"),
         keras.callbacks.ModelCheckpoint("whole.keras"),
         keras.callbacks.TensorBoard("board", histogram_freq=1),
     ]
     train(gan, epoch=4, callbacks=callbacks)
-    assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
     assert list((tmp_path / "board").rglob("events*"))
     loaded = keras.models.load_model("whole.keras")
     assert same(weights(gan.generator_training_model), weights(loaded))

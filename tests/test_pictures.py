@@ -447,7 +447,6 @@ def drawn_texts(figure):
 
 
 EXTREMES = [  # the scale of the data, W1, epochs
-    (1e-6, 1e-6, 10),
     (1e-6, 1e6, 10**6),
     (1e6, 1e-6, 10**6),
     (1, 2480, 50_000),
