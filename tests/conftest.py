@@ -92,6 +92,24 @@ def both_optimizers(gan):
     return [gan.generator_training_model.optimizer, gan.discriminateor_training_model.optimizer]
 
 
+def optimizer_values(gan):
+    return [value.numpy() for one in both_optimizers(gan) for value in one.variables]
+
+
+def everything(gan):
+    """Return copies of the weights and of what the optimizers have learned, and the flags."""
+    flags = [weight.trainable for weight in gan.discriminateor_training_model.weights]
+    return [*all_weights(gan), *optimizer_values(gan), flags]
+
+
+def assert_not_loaded(gan, folder, named):
+    """Loading is an error of one line that names the file, and the GAN is as it was."""
+    before = everything(gan)
+    with pytest.raises(OSError, match=rf"^.*{named}.*$"):
+        gan.load_model(folder)
+    assert same(before, everything(gan))
+
+
 def averaging():
     from keras import optimizers
 
@@ -143,13 +161,21 @@ def assert_close(ours, others):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.fixture(autouse=True)
-def every_test_starts_from_one_seed():
+def use_single_precision():
     import keras
 
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True)
+def every_test_starts_from_one_seed():
+    import keras
+
+    use_single_precision()
     keras.utils.set_random_seed(0)
+    yield
+    use_single_precision()  # a fixture of a whole module is made before this one
 
 
 _started = []
@@ -168,8 +194,9 @@ def nothing_is_left_running():
 
 
 def start(*arguments, **options):
-    """Start a Python process that can import the project; None in `env` unsets a variable."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    """Start a Python process that can import what tests can; None in `env` unsets a variable."""
+    folders = [str(ROOT), str(DATA.parent), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, folders))
     environment = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
     environment = {key: value for key, value in environment.items() if value is not None}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -1,6 +1,7 @@
-"""What the tests of pictures share: GANs whose outputs are known, and the pixels of an axes."""
+"""What tests share: GANs that fail or whose outputs are known, and the pixels of an axes."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -27,6 +28,11 @@ def opened(file, frame=0):
         if frame:
             image.seek(frame % image.n_frames)
         return image.convert("RGB")
+
+
+def frames_in(file):
+    with Image.open(file) as image:
+        return image.n_frames
 
 
 def axes_of(picture, curve):
@@ -118,6 +124,35 @@ class FailsOnManyRows(keras.layers.Layer):
     def call(self, inputs):
         tf.debugging.assert_less(tf.shape(inputs)[0], MOST_ROWS)
         return inputs
+
+
+def failing_gan(most_rows, noise_dim=2):
+    """Return a GAN whose generator fails on so many rows, and on more."""
+    MOST_ROWS.assign(most_rows)
+    gan = small_gan(noise_dim)
+    gan.add_gen_layer(FailsOnManyRows())
+    return compile_both(gan, "sgd")
+
+
+class End(keras.callbacks.Callback):
+    """Stops a training or raises, also while a call into TensorFlow is told of."""
+
+    sees_weights_every = math.inf
+
+    def __init__(self, at, raises=False):
+        super().__init__()
+        self.at = at
+        self.raises = raises
+
+    def on_train_begin(self, logs=None):
+        self.model.stop_training = self.at == 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch = epoch + 1
+        if self.epoch == self.at:
+            self.model.stop_training = True
+            if self.raises:
+                raise ZeroDivisionError
 
 
 @functools.cache

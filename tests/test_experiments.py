@@ -3,8 +3,6 @@
 import experiments
 import pytest
 
-import demo_gan
-
 
 @pytest.mark.parametrize(
     ("flags", "setting"),
@@ -29,24 +27,3 @@ def test_bad_value_ends_with_a_message_that_names_the_flag(flag, value, capsys):
     message = capsys.readouterr().err.splitlines()[-1]
     assert long in message
     assert value in message
-
-
-def test_own_setting_prints_its_row_below_the_articles_and_writes_nothing(
-    monkeypatch, capsys, tmp_path
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", demo_gan.UPDATES_FOR_XLA)  # put back after it
-    monkeypatch.setattr(experiments, "SEEDS", range(3))
-    monkeypatch.setattr(experiments, "EPOCHS", experiments.EVERY)
-    monkeypatch.setattr(experiments, "SAMPLES", 500)
-    monkeypatch.setattr(experiments, "QUANTILES", experiments.QUANTILES[::40])
-    experiments.compare(experiments.Setting(5, 2))
-    out, err = capsys.readouterr()
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in out.splitlines()[2:]]
-    of_the_article = [["3", "4"], ["20", "4"], ["20", "1"]]
-    assert [row[:2] for row in rows] == [*of_the_article, ["5", "2"]]
-    assert [row[3] for row in rows] == ["the article's stack"] * 3 + ["this port"]
-    assert all(len(row) == 7 for row in rows)
-    for number in (1, 2, 3):
-        assert f"seed {number} of 3" in err
-    assert not list(tmp_path.iterdir())

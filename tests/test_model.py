@@ -34,6 +34,7 @@ from conftest import (
     uncompiled,
     weights,
 )
+from images import End
 from keras import layers, ops, optimizers
 
 import demo_gan
@@ -81,10 +82,17 @@ def xla_or_not(request, monkeypatch):
 # -- the two phases -----------------------------------------------------------------------
 
 
-def test_losses_and_batches_are_the_documented_ones(gan, xla_or_not):
+LOSSES = {
+    "the article's, with XLA": ([], 0, lambda p: -np.log(p), lambda p: np.log(1 - p)),
+    "chosen by name": (["mse"], math.inf, lambda p: (1 - p) ** 2, lambda p: (1 - p) ** 2),
+}
+
+
+@pytest.mark.parametrize(("loss", "updates", "of_d", "of_g"), LOSSES.values(), ids=LOSSES)
+def test_losses_and_batches_are_the_documented_ones(loss, updates, of_d, of_g, monkeypatch):
     """Recomputed with the same seed; no weight moves, so that the losses tell the batches."""
-    for optimizer in both_optimizers(gan):
-        optimizer.learning_rate = 0.0
+    monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", updates)
+    gan = compile_both(small_gan(), motionless(), *loss)
     random.seed(5)
     train(gan)
     after = random.getstate()
@@ -101,24 +109,18 @@ def test_losses_and_batches_are_the_documented_ones(gan, xla_or_not):
         for _ in range(3):
             generated = judge_generated()
             real = np.array(gan.discriminateor_model(batch(REAL)))
-            losses.append(-np.log(real).mean() - np.log(1 - generated).mean())
+            losses.append(of_d(real).mean() + of_d(1 - generated).mean())
         assert dis_loss == pytest.approx(np.mean(losses), rel=1e-5)
-        assert gen_loss == pytest.approx(np.log(1 - judge_generated()).mean(), rel=1e-5)
+        assert gen_loss == pytest.approx(of_g(judge_generated()).mean(), rel=1e-5)
     assert random.getstate() == after
 
 
-def test_results_are_kept_with_plot_only(gan):
+def test_results_are_kept_with_plot_only_and_are_of_networks_as_they_are_used():
+    gan = gan_with([layers.Dropout(0.9)], [layers.Dropout(0.9)], motionless())
     train(gan)
     assert list(gan.train_status) == ["dis_loss", "gen_loss"]
-    train(gan, plot=True)
-    assert [type(loss) for loss in gan.train_status["dis_loss"]] == [float] * 4
-    assert np.shape(gan.train_status["gen_result"]) == (2, 8, 1)
-    assert np.shape(gan.train_status["dis_result"]) == (2, 8, 1)
-
-
-def test_results_are_of_networks_as_they_are_used_and_not_as_they_train():
-    gan = gan_with([layers.Dropout(0.9)], [layers.Dropout(0.9)], motionless())
     train(gan, epoch=1, batch_size=40, plot=True)
+    assert [type(loss) for loss in gan.train_status["dis_loss"]] == [float] * 3
     generated = gan.generator_model(NOISE)
     assert_close(gan.train_status["gen_result"], [generated])
     assert_close(gan.train_status["dis_result"], [gan.discriminateor_model(generated)])
@@ -154,15 +156,6 @@ def test_batch_normalization_follows_every_batch_and_learns_in_its_own_phase():
     assert all(moved(initial, [learning.gamma, learning.beta]))
     mean = np.mean(gan.generator_model.layers[0](NOISE), axis=0)
     assert_close([fixed.moving_mean], [(1 - 0.5**8) * mean])
-
-
-def test_a_layer_the_user_froze_stays_frozen():
-    fixed = layers.Dense(4, trainable=False)
-    partly = keras.Sequential([layers.Dense(4, trainable=False), layers.Dense(4)])
-    gan = gan_with([fixed, partly])
-    before = weights(fixed, partly)
-    train(gan)
-    assert moved(before, weights(fixed, partly)) == [False] * 4 + [True] * 2
 
 
 def test_keras_layers_of_any_kind_train(xla_or_not):
@@ -212,15 +205,9 @@ def random_gamma(inputs):
     return inputs + 0 * keras.random.gamma(ops.shape(inputs), 1.0)
 
 
-def print_it(inputs):
-    tf.print("", output_stream="file:///dev/null")
-    return inputs
-
-
-@pytest.mark.parametrize("function", [random_gamma, print_it])
-def test_what_xla_cannot_compile_goes_on_without_it(monkeypatch, function):
+def test_what_xla_cannot_compile_goes_on_without_it(monkeypatch):
     monkeypatch.setattr(demo_gan, "UPDATES_FOR_XLA", 0)
-    gan = gan_with([layers.Lambda(function)])
+    gan = gan_with([layers.Lambda(random_gamma)])
     before = all_weights(gan)
     train(gan)
     assert all(moved(before, all_weights(gan)))
@@ -230,35 +217,13 @@ def test_what_xla_cannot_compile_goes_on_without_it(monkeypatch, function):
 # -- losses by choice ---------------------------------------------------------------------
 
 
-def non_saturating(y_true, y_pred):
-    return -ops.log(y_pred)
-
-
 def flat(y_true, y_pred):
     """Tells nobody where to move."""
     return 0 * y_pred
 
 
-LOSSES = [
-    (non_saturating, lambda p: -np.log(p)),
-    ("mse", lambda p: (1 - p) ** 2),
-]
-
-
-@pytest.mark.parametrize(("loss", "formula"), LOSSES)
-def test_a_loss_can_be_chosen_also_by_name(loss, formula):
-    gan = compile_both(small_gan(), motionless(), loss)
-    train(gan, epoch=1, batch_size=40, step_per=1)
-    real = np.array(gan.discriminateor_model(REAL))
-    generated = np.array(gan.discriminateor_model(gan.generator_model(NOISE)))
-    dis_loss = formula(real).mean() + formula(1 - generated).mean()
-    assert gan.train_status["dis_loss"] == pytest.approx([dis_loss], rel=1e-4)
-    assert gan.train_status["gen_loss"] == pytest.approx([formula(generated).mean()], rel=1e-4)
-
-
 LOGITS = [
     keras.losses.BinaryCrossentropy(from_logits=True),
-    keras.losses.BinaryFocalCrossentropy(from_logits=True),
     functools.partial(keras.losses.binary_crossentropy, from_logits=True),
 ]
 
@@ -297,7 +262,7 @@ def test_a_weight_penalty_counts_for_its_own_network_only():
     assert_close(kernels, [0.98 * g_kernel, 0.96 * d_kernel])
 
 
-@pytest.mark.parametrize("output", [5.0, 1.1, -0.1])
+@pytest.mark.parametrize("output", [1.1, -0.1])
 def test_a_discriminator_without_a_sigmoid_needs_another_loss(output):
     gan = uncompiled()
     gan.add_discr_layer(layers.Rescaling(0.0, offset=output))
@@ -332,20 +297,15 @@ def test_a_discriminator_that_is_no_probability_of_real_samples_alone_is_told():
 # -- compiling, and training again --------------------------------------------------------
 
 
-def test_compiling_again_changes_the_optimizer_and_no_weight():
+def test_compiling_again_with_an_optimizer_that_has_learned_makes_a_fresh_one_and_moves_no_weight():
     gan = small_gan()
     train(gan)
     before = all_weights(gan)
-    gan.compile_generator_model(motionless())
+    gan.compile_generator_model(both_optimizers(gan)[0])
     assert same(before, all_weights(gan))
-    train(gan)
-    assert moved(before, all_weights(gan)) == [False] * 4 + [True] * 4
-
-
-def test_the_default_optimizer_is_a_fresh_adam():
-    first, second = both_optimizers(small_gan(optimizer=None))
-    assert type(first) is type(second) is optimizers.Adam
-    assert first is not second
+    assert steps_taken(gan) == [0, 6]
+    gan.train(SAMPLES)  # the default is three epochs of ten updates
+    assert steps_taken(gan) == [3, 36]
 
 
 def test_one_optimizer_can_be_handed_to_both_models_of_two_gans():
@@ -361,20 +321,13 @@ def test_one_optimizer_can_be_handed_to_both_models_of_two_gans():
     assert steps_taken(gan) + steps_taken(other) == [2, 6, 0, 0]
 
 
-def test_three_epochs_of_ten_updates_are_the_default():
-    gan = small_gan()
-    gan.train(SAMPLES)
-    assert steps_taken(gan) == [3, 30]
-
-
-@pytest.mark.parametrize("make", [averaging, scaled])
-def test_averages_are_in_place_as_after_keras_fit(make):
+def test_averages_are_in_place_as_after_keras_fit():
     """With one batch and a discriminator that stays Keras can fit G's training model.
 
     The Diary sees each epoch, so each runs in its own call. Only the last call ends a training.
     """
     gan = gan_with(optimizer=motionless())
-    gan.compile_generator_model(make())
+    gan.compile_generator_model(scaled())
     initial = weights(gan.generator_model)
     for epochs in (5, 3):
         train(gan, epoch=epochs, batch_size=40, step_per=1, callbacks=Diary())
@@ -383,7 +336,7 @@ def test_averages_are_in_place_as_after_keras_fit(make):
     gan.generator_model.set_weights(initial)
     gan.discriminateor_model.trainable = False
     model = gan.generator_training_model
-    model.compile(make(), demo_gan.log_loss_generator)
+    model.compile(scaled(), demo_gan.log_loss_generator)
     for epochs in (5, 3):
         model.fit(NOISE, REAL, batch_size=40, epochs=epochs, verbose=0)
     assert_close(ours, weights(gan.generator_model))
@@ -405,6 +358,13 @@ class Diary(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.events.append(f"epoch {epoch} begins")
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self.events.append(f"batch {batch} begins")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append(f"batch {batch} ends")
+        self.batch_logs = logs
+
     def on_epoch_end(self, epoch, logs=None):
         self.events.append(f"epoch {epoch} ends")
         self.seen.append(weights(self.model))
@@ -416,28 +376,13 @@ class Diary(keras.callbacks.Callback):
         self.last_seen = weights(self.model)
 
 
-class StopsAfter(keras.callbacks.Callback):
-    """Stops training after some epochs."""
-
-    def __init__(self, epochs):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_train_begin(self, logs=None):
-        self.model.stop_training = self.epochs == 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self.epochs:
-            self.model.stop_training = True
-
-
 def test_averages_are_in_place_when_training_is_stopped():
     gan = gan_with(optimizer=averaging())
     initial = all_weights(gan)
-    train(gan, callbacks=StopsAfter(0))
+    train(gan, callbacks=End(at=0))
     assert same(initial, all_weights(gan))
     diary = Diary()
-    train(gan, epoch=9, callbacks=[StopsAfter(3), diary])
+    train(gan, epoch=9, callbacks=[End(at=3), diary])
     averages = []
     for optimizer in both_optimizers(gan):
         averages += [value for value in optimizer.variables if "average" in value.path]
@@ -507,14 +452,17 @@ def test_one_seed_gives_one_result_in_one_call_or_two():
 # -- callbacks ----------------------------------------------------------------------------
 
 
-def test_callbacks_hear_of_every_epoch_and_its_losses(gan):
+def test_callbacks_hear_of_every_epoch_its_one_batch_and_its_losses(gan):
     diary = Diary()
     train(gan, epoch=5, callbacks=diary)
-    epochs = [f"epoch {epoch} {what}" for epoch in range(5) for what in ("begins", "ends")]
-    assert diary.events == ["train begins", *epochs, "train ends"]
+    events = ["train begins"]
+    for epoch in range(5):
+        events += [f"epoch {epoch} begins", "batch 0 begins"]
+        events += ["batch 0 ends", f"epoch {epoch} ends"]
+    assert diary.events == [*events, "train ends"]
     for name, losses in gan.train_status.items():
         assert [logs[name] for logs in diary.logs] == losses
-    assert diary.last_logs == diary.logs[-1]
+    assert diary.last_logs == diary.batch_logs == diary.logs[-1]
 
 
 @pytest.fixture
@@ -557,12 +505,10 @@ class ChangesItsMind(Diary):
             self.sees_weights_every = 1
 
 
-@pytest.mark.parametrize(("make", "first"), [(Diary, 1), (ChangesItsMind, 4)])
-def test_callbacks_see_the_networks_as_the_epoch_left_them(gan, epoch_by_epoch, make, first):
-    """How often they see them can change when they see them."""
-    diary = make()
+def test_callbacks_can_change_how_often_they_see_the_networks(gan, epoch_by_epoch):
+    diary = ChangesItsMind()
     train(gan, epoch=14, callbacks=diary)
-    assert_saw(diary, epoch_by_epoch, range(first, 15))
+    assert_saw(diary, epoch_by_epoch, range(4, 15))
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, math.nan, "2", None])
@@ -574,30 +520,23 @@ def test_a_callback_with_a_wrong_sees_weights_every_is_named(gan, every):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize(("when", "epochs"), [("on_train_begin", 0), ("on_epoch_end", 1)])
-def test_what_a_callback_raises_ends_training(gan, when, epochs, error):
+def test_what_a_callback_raises_ends_training_and_who_wants_to_hears_of_it(
+    gan, when, epochs, error
+):
+    """Those that want to hear of every end hear of it, also if another one fails then."""
+
     def fail(*arguments, **logs):
         raise error("enough")
 
     diary = Diary()
-    fails = keras.callbacks.LambdaCallback(**{when: fail})
-    with pytest.raises(error, match="enough"):
-        train(gan, epoch=5, callbacks=[diary, fails])
-    assert len(gan.train_status["gen_loss"]) == epochs
-    assert "train ends" not in diary.events  # as after an error in `fit`
-
-
-def test_callbacks_that_want_to_hear_of_the_end_after_an_error(gan):
-    """Each of them hears of it, also if another one fails."""
-
-    def fail(*arguments, **logs):
-        raise ZeroDivisionError
-
     first = Diary(hears_every_end=True)
     last = Diary(hears_every_end=True)
-    fails = keras.callbacks.LambdaCallback(on_epoch_end=fail, on_train_end=fail)
-    fails.hears_every_end = True
-    with pytest.raises(ZeroDivisionError):
-        train(gan, callbacks=[first, fails, last])
+    fails = keras.callbacks.LambdaCallback(**{when: fail, "on_train_end": fail})
+    fails.hears_every_end = error is RuntimeError
+    with pytest.raises(error, match="enough"):
+        train(gan, epoch=5, callbacks=[diary, first, fails, last])
+    assert len(gan.train_status["gen_loss"]) == epochs
+    assert "train ends" not in diary.events  # as after an error in `fit`
     assert first.events[-1] == last.events[-1] == "train ends"
 
 
@@ -629,29 +568,6 @@ def test_a_callback_can_load_models_while_a_gan_is_trained(gan, tmp_path):
     assert steps_taken(gan) == before
 
 
-class BatchDiary(Diary):
-    """Writes down the batches, too."""
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.events.append(f"batch {batch} begins")
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.events.append(f"batch {batch} ends")
-        self.batch_logs = logs
-
-
-def test_an_epoch_is_one_batch_to_the_callbacks(gan, tmp_path):
-    diary = BatchDiary()
-    checkpoint = keras.callbacks.ModelCheckpoint(
-        tmp_path / "{epoch}.weights.h5", save_freq=2, save_weights_only=True
-    )
-    train(gan, epoch=5, callbacks=[diary, checkpoint])
-    events = ["epoch 1 begins", "batch 0 begins", "batch 0 ends", "epoch 1 ends"]
-    assert diary.events[5:9] == events
-    assert diary.batch_logs == diary.logs[-1]
-    assert len(os.listdir(tmp_path)) == 2
-
-
 def test_train_returns_a_history_as_fit_does(gan):
     look = demo_gan.Look(gan, SAMPLES, every=2)
     history = train(gan, epoch=4, callbacks=look)
@@ -661,17 +577,8 @@ def test_train_returns_a_history_as_fit_does(gan):
     assert history.epoch == [0, 1, 2, 3]
 
 
-def test_a_callback_can_stop_training(gan):
-    train(gan, epoch=90, callbacks=[StopsAfter(5)])
-    assert len(gan.train_status["gen_loss"]) == 5
-    train(gan)
-    assert len(gan.train_status["gen_loss"]) == 7
-
-
 def test_a_stop_is_heard_within_some_thousand_rows(gan):
-    stop = StopsAfter(1)
-    stop.sees_weights_every = math.inf
-    train(gan, small_samples(2**12), epoch=20, batch_size=2**12, step_per=8, callbacks=stop)
+    train(gan, small_samples(2**12), epoch=20, batch_size=2**12, step_per=8, callbacks=End(at=1))
     assert len(gan.train_status["gen_loss"]) == 1
 
 
@@ -693,13 +600,10 @@ def test_a_learning_rate_scheduler_sets_the_generators_rate_in_mid_training(gan)
 def test_callbacks_of_keras_work_and_leave_a_model_that_loads(gan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     callbacks = [
-        keras.callbacks.CSVLogger("log.csv"),
-        keras.callbacks.EarlyStopping("gen_loss", patience=9, mode="min"),
         keras.callbacks.ModelCheckpoint("whole.keras"),
         keras.callbacks.TensorBoard("board", histogram_freq=1),
     ]
     train(gan, epoch=4, callbacks=callbacks)
-    assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
     assert list((tmp_path / "board").rglob("events*"))
     loaded = keras.models.load_model("whole.keras")
     assert same(weights(gan.generator_training_model), weights(loaded))
@@ -741,7 +645,6 @@ def pickled(gan):
 
 
 COPIES = [
-    (averaging, pickled),
     (scaled, copy.deepcopy),
     (lambda: optimizers.Adam(Halving()), pickled),
     (lambda: optimizers.SGD(lambda: 0.1), copy.deepcopy),
@@ -752,7 +655,7 @@ COPIES = [
 @pytest.mark.parametrize(("make", "copied"), COPIES)
 def test_a_copy_goes_on_as_the_first_one_would(make, copied):
     doubled = layers.Lambda(lambda t: 2 * t)
-    gan = gan_with([doubled], [layers.BatchNormalization()], make())
+    gan = gan_with([doubled], [layers.BatchNormalization()], make(), "mse")
     train(gan)
     other = copied(gan)
     found = both_optimizers(gan) + both_optimizers(other)
@@ -767,9 +670,7 @@ def without_decay_of_biases():
     return optimizer
 
 
-@pytest.mark.parametrize(
-    ("copied", "biases_decay"), [(lambda gan: gan, False), (pickled, True), (copy.deepcopy, True)]
-)
+@pytest.mark.parametrize(("copied", "biases_decay"), [(lambda gan: gan, False), (pickled, True)])
 def test_a_copy_says_that_all_weights_decay(copied, biases_decay, caplog):
     """A flat loss moves nothing: weights decay alone, but for the biases."""
     gan = gan_with()
@@ -783,22 +684,6 @@ def test_a_copy_says_that_all_weights_decay(copied, biases_decay, caplog):
     train(gan)
     assert moved(before, all_weights(gan)) == [True, biases_decay] * 4
     assert sum("decays all weights" in line for line in caplog.messages) == 2 * biases_decay
-
-
-@pytest.mark.parametrize("copied", [pickled, copy.deepcopy])
-def test_a_copy_trains_with_the_loss_of_the_first_one(copied):
-    gan = copied(gan_with([], [], "sgd", flat))
-    before = all_weights(gan)
-    train(gan)
-    assert same(before, all_weights(gan))
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_an_optimizer_that_has_learned_is_handed_on_as_a_fresh_one(optimizer):
-    gan = small_gan(optimizer=optimizer)
-    train(gan)
-    gan.compile_generator_model(both_optimizers(gan)[0])
-    assert steps_taken(gan) == [0, 6]
 
 
 def test_an_optimizer_that_keras_cannot_copy_is_for_one_model_and_stays_as_it_is():
@@ -878,9 +763,7 @@ def assert_refused(gan, named, x=NOISE, y=REAL, **settings):
 BAD_REAL = {
     "infinite in 32 bits": REAL * 1e39,
     "ragged": [[1], [2, 3]],
-    "complex": REAL + 0j,
     "dates": REAL.astype("datetime64[D]"),
-    "time spans": REAL.astype("timedelta64[s]"),
     "huge integers": [[10**400]] * 40,
     "masked rows": list(np.ma.masked_greater(REAL, 1)),
     "a few spikes in 32 bits": 1e7 + REAL,
@@ -1029,12 +912,15 @@ def test_a_network_of_a_wrong_shape_is_named():
         gan.compile_discriminateor_model()
 
 
-@pytest.mark.parametrize("first", ["generator", "discriminateor"])
-def test_both_models_must_be_compiled_and_again_after_a_new_layer(first):
+def test_both_models_must_be_compiled_and_again_after_a_new_layer():
     gan = small_gan()
-    for add in (gan.add_gen_layer, gan.add_discr_layer):
+    for add, compile_one in (
+        (gan.add_gen_layer, gan.compile_generator_model),
+        (gan.add_discr_layer, gan.compile_generator_model),
+        (gan.add_discr_layer, gan.compile_discriminateor_model),
+    ):
         add(layers.ReLU(1))
-        getattr(gan, f"compile_{first}_model")()
+        compile_one()
         with pytest.raises(ValueError, match="compile"):
             train(gan)
         compile_both(gan)

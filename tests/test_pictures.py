@@ -95,32 +95,6 @@ def test_distance_is_the_mean_wasserstein_distance_along_directions(signal_dim, 
     assert demo_gan.Measures(one).distance(other) == expected
 
 
-def ring(seed):
-    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, 3200)
-    return np.column_stack([np.cos(angle), np.sin(angle)])
-
-
-def correlated(correlation):
-    covariance = [[1, correlation], [correlation, 1]]
-    return np.random.default_rng(0).multivariate_normal([0, 0], covariance, 3200)
-
-
-RING = ring(0)
-MEASURED = {
-    "two rings": (RING, ring(1), 0.017),
-    "independent numbers": (RING, np.c_[ring(1)[:, 0], ring(2)[:, 1]], 0.088),
-    "correlations": (correlated(0.9), correlated(-0.9), 0.50),
-    "along an axis": (RING, RING + np.eye(2)[1], 2 / np.pi),
-    "along the diagonal": (RING, RING + np.sqrt(0.5), 2 / np.pi),
-}
-
-
-@pytest.mark.parametrize("name", MEASURED)
-def test_sliced_distance_has_the_measured_values(name):
-    one, other, expected = MEASURED[name]
-    assert demo_gan.wasserstein(one, other) == pytest.approx(expected, abs=0.01)
-
-
 def test_sliced_distance_of_many_numbers_sees_that_they_depend_on_each_other():
     rng = np.random.default_rng(0)
     alike = np.repeat(rng.standard_normal((2000, 1)), 8, axis=1)
@@ -171,8 +145,7 @@ def test_bins_of_whole_numbers_show_no_comb(mean):
     assert high > mean + 3 * spread
 
 
-@pytest.mark.parametrize("signal_dim", [1, 2, 5])
-@pytest.mark.parametrize("rows", [40, 3200])
+@pytest.mark.parametrize(("rows", "signal_dim"), [(40, 1), (3200, 1), (3200, 2), (40, 5)])
 def test_floor_is_the_distance_of_two_sets_of_real_samples(rows, signal_dim):
     rng = np.random.default_rng(0)
     sets = rng.standard_normal((60, rows, signal_dim))
@@ -189,12 +162,6 @@ def test_floor_is_drawn_within_the_axis_of_the_distance(rows):
     np.testing.assert_allclose(line.get_ydata(), measures.floor)
     low, high = axes.get_ylim()
     assert low < measures.floor < high
-
-
-def test_picture_that_cannot_be_saved_is_an_error_that_names_the_file(seen, tmp_path):
-    gan, samples, _ = seen
-    with pytest.raises(OSError, match="unknown_format"):
-        demo_gan.save_picture(gan, samples, tmp_path / "of.unknown_format", "title")
 
 
 def test_saved_picture_has_the_articles_colours_in_their_places(seen, tmp_path):
@@ -235,14 +202,17 @@ def room_above(panel, color):
 
 
 def test_saved_picture_gives_a_settled_gan_the_room_that_a_live_one_keeps_free(tmp_path):
-    noise, other = small_samples(5000)["x"].T
-    samples = {"x": noise[:, None], "y": other[:, None]}
+    """What is long over needs no room, however high it was."""
+    noise, real = small_samples(5000)["x"].T
+    samples = {"x": noise[:, None], "y": real[:, None]}
+    measures = demo_gan.Measures(samples["y"])
     gan = settled_gan()
-    state = state_of(gan, samples, epoch=1)
-    live = demo_gan.Picture(demo_gan.Measures(samples["y"]))
+    collapsed = constant_state(measures, 0, 0.5, epoch=1)
+    state = state_of(gan, samples, epoch=100)
+    live = demo_gan.Picture(measures)
     live.set_states([state])
     live_panel = part(live.image(), axes_of(live.figure, "real"))
-    saved_panel = SavedPicture(tmp_path, gan, samples, [state]).part("real")
+    saved_panel = SavedPicture(tmp_path, gan, samples, [collapsed, state]).part("real")
     for color in (BLACK, GREEN):
         assert 0.6 < room_above(live_panel, color) < 0.8
         assert room_above(saved_panel, color) < 0.15
@@ -257,17 +227,6 @@ def test_panels_of_the_strip_have_one_scale(tmp_path):
     panels = SavedPicture(tmp_path, constant_gan(0, 0.1), samples, [spread, collapsed]).strip()
     first, second = [pixels(panel, FILL) for panel in panels]
     assert first == pytest.approx(second, rel=0.3)
-
-
-def test_saved_picture_fits_what_it_shows_and_not_what_is_long_over(tmp_path):
-    noise, real = small_samples(5000)["x"].T
-    samples = {"x": noise[:, None], "y": real[:, None]}
-    gan = settled_gan()
-    collapsed = constant_state(demo_gan.Measures(samples["y"]), 0, 0.5, epoch=1)
-    history = [collapsed, state_of(gan, samples, epoch=100)]
-    panel = SavedPicture(tmp_path, gan, samples, history).part("real")
-    for color in (BLACK, GREEN):
-        assert room_above(panel, color) < 0.15
 
 
 def test_axis_of_shares_ends_at_one():
@@ -330,7 +289,7 @@ def test_stages_are_spread_over_a_run_and_end_with_its_end(epochs):
         np.testing.assert_allclose(chosen, PARTS * epochs, rtol=0.1)
 
 
-@pytest.mark.parametrize("looks", [1, 3, 9])
+@pytest.mark.parametrize("looks", [1, 9])
 def test_strip_shows_each_stage_and_then_the_gan_as_it_is(looks, tmp_path):
     samples = small_samples(500)
     measures = demo_gan.Measures(samples["y"])
@@ -348,14 +307,16 @@ def test_strip_shows_each_stage_and_then_the_gan_as_it_is(looks, tmp_path):
         assert pixels(panel, FILL) > 100
 
 
-@pytest.mark.parametrize("w1", [1e-6, 0.0123, 220, 2480, 1e6])
-def test_strip_tells_the_distance_in_plain_numbers(seen, w1, tmp_path):
-    gan, samples, states = seen
-    history = [state._replace(w1=w1) for state in states]
+def test_strip_tells_the_distance_in_plain_numbers(seen, tmp_path):
+    gan, samples, (state, *_) = seen
+    distances = [1e-6, 0.0123, 220, 2480, 1e6]
+    history = []
+    for epoch, w1 in enumerate([*distances, 1], 1):
+        history.append(state._replace(epoch=epoch, w1=w1))
     picture = SavedPicture(tmp_path, gan, samples, history)
     told = re.findall(r"W1 ([\d.]+)$", "\n".join(picture.texts), re.MULTILINE)
-    numbers = [float(number) for number in told]
-    assert numbers[:2] == pytest.approx([w1, w1], rel=0.05)
+    *numbers, _ = [float(number) for number in told]
+    assert numbers == pytest.approx(distances, rel=0.05)
 
 
 SHADES = [(2, 0.9, 230), (2, 0.1, 25), (3, 0.9, 0)]
@@ -454,8 +415,10 @@ def nothing(figure):
     """For a distance that leaves its axis."""
 
 
-@pytest.mark.parametrize(("change", "w1"), [(resize, 1), (zoom, 1), (save, 1), (nothing, 2480)])
-@pytest.mark.parametrize("signal_dim", [1, 2])
+CHANGED = [(1, resize, 1), (2, zoom, 1), (1, save, 1), (2, nothing, 2480)]
+
+
+@pytest.mark.parametrize(("signal_dim", "change", "w1"), CHANGED)
 def test_figure_that_changed_is_drawn_as_a_new_one(signal_dim, change, w1):
     measures = measures_of(signal_dim)
     first = constant_state(measures, 0, 0.4, epoch=1)
@@ -484,7 +447,6 @@ def drawn_texts(figure):
 
 
 EXTREMES = [  # the scale of the data, W1, epochs
-    (1e-6, 1e-6, 10),
     (1e-6, 1e6, 10**6),
     (1e6, 1e-6, 10**6),
     (1, 2480, 50_000),

@@ -26,13 +26,15 @@ from conftest import (
     DATA,
     all_weights,
     assert_close,
-    averaging,
+    assert_not_loaded,
     both_optimizers,
     compile_both,
     contents,
+    everything,
     finish,
     limit_files,
     moved,
+    optimizer_values,
     same,
     scaled,
     start,
@@ -83,14 +85,6 @@ def gan(compiled):
     return gan
 
 
-def assert_refused(gan, folder, named):
-    """Loading is an error of one line that names the file, and the GAN is as it was."""
-    before = all_weights(gan) + optimizer_values(gan)
-    with pytest.raises(OSError, match=rf"^.*{named}.*$"):
-        gan.load_model(folder)
-    assert same(before, all_weights(gan) + optimizer_values(gan))
-
-
 # -- loading what was saved ---------------------------------------------------------------
 
 
@@ -109,30 +103,6 @@ def test_a_gan_takes_the_weights_exactly_and_says_nothing(gan, source, caplog):
     gan.load_model(source[1])
     assert same(all_weights(gan), all_weights(source[0]))
     assert not caplog.records
-
-
-def test_article_era_files_compute_what_the_article_computed(gan):
-    expected = np.load(ARTICLE / "expected.npz")
-    gan.load_model(ARTICLE)
-    generated = gan.generator_model(expected["noise"])
-    probability = gan.discriminateor_model(expected["signal"])
-    np.testing.assert_allclose(generated, expected["generated"], atol=1e-6)
-    np.testing.assert_allclose(probability, expected["probability"], atol=1e-6)
-
-
-def test_layers_of_any_kind_load_before_they_are_compiled(tmp_path):
-    def build():
-        doubled = layers.Lambda(lambda t: 2 * t)
-        nested = keras.Sequential([layers.Dense(3), layers.BatchNormalization()])
-        return uncompiled([doubled, nested, layers.Dropout(0.5)])
-
-    gan = build()
-    other = build()
-    gan.save_model(tmp_path)
-    other.load_model(tmp_path)
-    assert same(all_weights(gan), all_weights(other))
-    compile_both(other, "sgd")
-    assert same(all_weights(gan), all_weights(other))
 
 
 def normalizing(center):
@@ -331,29 +301,16 @@ def test_weights_get_into_their_places_whatever_is_frozen(frozen_saves, choose, 
     assert_trains_what_is_not_frozen(gan, choose(twins))
 
 
-def in_two_steps(layer):
-    return [layers.Reshape((2, 1)), layer, layers.Flatten()]
-
-
 LAYERS = {
     "bidirectional": (
-        lambda: in_two_steps(layers.Bidirectional(layers.SimpleRNN(2))),
+        lambda: [layers.Reshape((2, 1)), layers.Bidirectional(layers.SimpleRNN(2))],
         lambda layer: [layer.forward_layer],
     ),
     "normalization": (lambda: [layers.BatchNormalization()], lambda layer: [layer.gamma]),
-    "spectral": (
-        lambda: [layers.SpectralNormalization(layers.Dense(2))],
-        lambda layer: [layer.layer],
-    ),
     "spectral kernel": (
         lambda: [layers.SpectralNormalization(layers.Dense(2))],
         lambda layer: [layer.layer.kernel],
     ),
-    "distributed": (
-        lambda: in_two_steps(layers.TimeDistributed(layers.Dense(2))),
-        lambda layer: [layer.layer.kernel],
-    ),
-    "bias": (lambda: [layers.Dense(2)], lambda layer: [layer.bias]),
     "nested": (
         lambda: [keras.Sequential([layers.Dense(2), layers.BatchNormalization()])],
         lambda network: [network.layers[0], network.layers[1].gamma],
@@ -376,9 +333,7 @@ def test_frozen_parts_of_layers_come_back_and_stay_frozen(tmp_path, kind):
         np.testing.assert_allclose(network(TWO), expected, rtol=1e-5)
         assert all_flags(other, part) == flags
     (tmp_path / DISCRIMINATOR).write_bytes(b"")
-    flags = all_flags(gan, layer)
-    assert_refused(gan, tmp_path, DISCRIMINATOR)
-    assert all_flags(gan, layer) == flags
+    assert_not_loaded(gan, tmp_path, DISCRIMINATOR)
     flags = [weight.trainable for weight in gan.generator_model.weights]
     for twin in copy.deepcopy(gan), pickle.loads(pickle.dumps(gan)):
         assert [weight.trainable for weight in twin.generator_model.weights] == flags
@@ -388,12 +343,6 @@ def test_frozen_parts_of_layers_come_back_and_stay_frozen(tmp_path, kind):
 def two_weights(layer, shape):
     layer.add_weight(shape=(1,), name="one")
     layer.add_weight(shape=(1,), name="one")
-
-
-def two_layers(layer, shape):
-    layer.inner = [layers.Dense(2, name="one"), layers.Dense(2, name="one")]
-    for inner in layer.inner:
-        inner.build(shape)
 
 
 def weight_and_layer(layer, shape):
@@ -413,7 +362,7 @@ class Custom(layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("build_parts", [two_weights, two_layers, weight_and_layer])
+@pytest.mark.parametrize("build_parts", [two_weights, weight_and_layer])
 def test_what_has_no_names_of_its_own_in_a_file_is_refused_before_training(build_parts):
     layer = Custom()
     layer.build_parts = functools.partial(build_parts, layer)
@@ -439,21 +388,7 @@ def momentum():
     return keras.optimizers.SGD(0.05, momentum=0.9)
 
 
-def optimizer_values(gan):
-    return [value.numpy() for one in both_optimizers(gan) for value in one.variables]
-
-
-MAKES = [
-    keras.optimizers.Adam,
-    keras.optimizers.Nadam,
-    keras.optimizers.RMSprop,
-    momentum,
-    averaging,
-    scaled,
-]
-
-
-@pytest.mark.parametrize("make", MAKES)
+@pytest.mark.parametrize("make", [keras.optimizers.Nadam, momentum, scaled])
 def test_a_loaded_gan_goes_on_as_if_it_had_not_stopped(tmp_path, make):
     gan = compile_both(uncompiled(), make())
     train_on(gan)
@@ -484,27 +419,22 @@ def test_a_trained_gan_takes_the_state_more_than_once(adam):
 def test_the_state_goes_into_compiled_models_only(adam, caplog):
     gan = uncompiled()
     gan.load_model(adam[1])
+    loaded = all_weights(gan)
     assert len(caplog.messages) == 1
     assert "compile" in caplog.messages[0]
-    compile_both(gan, "adam")
+    compile_both(gan, keras.optimizers.Adam(0.25))
     assert steps_taken(gan) == [0, 0]
     gan.load_model(adam[1])
     assert steps_taken(gan) == [2, 6]
+    assert float(both_optimizers(gan)[0].learning_rate) == 0.25  # the one compiled with
     compile_both(gan, "adam")
     assert steps_taken(gan) == [0, 0]
+    assert same(loaded, all_weights(gan))
     assert len(caplog.messages) == 1
 
 
-def test_the_learning_rate_is_the_one_compiled_with(adam):
-    gan = compile_both(uncompiled(), keras.optimizers.Adam(0.001))
-    gan.load_model(adam[1])
-    assert steps_taken(gan) == [2, 6]
-    assert float(both_optimizers(gan)[0].learning_rate) == pytest.approx(0.001)
-
-
-@pytest.mark.parametrize("make", [keras.optimizers.RMSprop, scaled])
-def test_the_state_of_another_optimizer_leaves_a_fresh_one(adam, caplog, make):
-    gan = compile_both(uncompiled(), make())
+def test_the_state_of_another_optimizer_leaves_a_fresh_one(adam, caplog):
+    gan = compile_both(uncompiled(), scaled())
     train_on(gan)
     caplog.clear()
     caplog.set_level(logging.INFO)
@@ -529,11 +459,18 @@ def test_a_state_that_is_not_finite_is_left_out_of_a_save_and_that_is_told(tmp_p
     assert steps_taken(gan) == [0, 0]
 
 
-def test_files_without_a_state_leave_a_fresh_optimizer(gan, source, caplog):
+def test_files_of_the_article_compute_what_it_computed_and_leave_fresh_optimizers(
+    gan, source, caplog
+):
     gan.load_model(source[1])
     assert steps_taken(gan) == [1, 2]
     caplog.set_level(logging.INFO)
     gan.load_model(ARTICLE)
+    expected = np.load(ARTICLE / "expected.npz")
+    generated = gan.generator_model(expected["noise"])
+    probability = gan.discriminateor_model(expected["signal"])
+    np.testing.assert_allclose(generated, expected["generated"], atol=1e-6)
+    np.testing.assert_allclose(probability, expected["probability"], atol=1e-6)
     assert steps_taken(gan) == [0, 0]
     assert caplog.messages
     assert all("afresh" in message for message in caplog.messages)
@@ -573,17 +510,17 @@ WRONG = [not_finite, folder, random_bytes, something_else, other_shapes]
 @pytest.mark.parametrize("spoil", WRONG)
 def test_a_wrong_file_is_named(gan, saved, file, spoil):
     spoil(saved / file)
-    assert_refused(gan, saved, file)
+    assert_not_loaded(gan, saved, file)
 
 
 @pytest.mark.parametrize("file", [GENERATOR, DISCRIMINATOR])
 def test_a_missing_file_or_folder_is_missing(gan, saved, file):
     (saved / file).unlink()
-    before = all_weights(gan) + optimizer_values(gan)
+    before = everything(gan)
     for path in saved / file, saved / "folder" / GENERATOR:
         with pytest.raises(FileNotFoundError, match=f"{path} is missing$"):
             gan.load_model(path.parent)
-    assert same(before, all_weights(gan) + optimizer_values(gan))
+    assert same(before, everything(gan))
 
 
 @pytest.mark.parametrize("file", [GENERATOR, DISCRIMINATOR])
@@ -591,7 +528,7 @@ def test_a_missing_file_or_folder_is_missing(gan, saved, file):
 def test_a_truncated_file_is_named(gan, saved, file, share):
     whole = (saved / file).read_bytes()
     (saved / file).write_bytes(whole[: int(share * len(whole))])
-    assert_refused(gan, saved, file)
+    assert_not_loaded(gan, saved, file)
 
 
 def with_byte_code(config, marker):
@@ -671,8 +608,9 @@ def test_a_save_keeps_the_mode_of_the_file_that_it_replaces(gan, tmp_path):
     assert modes == [0o600, 0o640]
 
 
-@pytest.mark.parametrize("name", ["generator_model", "discriminateor_model"])
-@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "value"), [("generator_model", np.nan), ("discriminateor_model", -np.inf)]
+)
 def test_what_is_not_finite_is_not_saved(gan, saved, tmp_path, name, value):
     before = contents(saved)
     bias = getattr(gan, name).weights[-1]

@@ -1,10 +1,14 @@
-"""Trains in a window four times: to the end, until it is stopped, until it fails, and closed.
+"""Trains in a window: to the end, until training fails, and until the window is closed.
 
 Says, for each training, what the window showed when, and how many pixels have the curves' colours.
+
+In two more trainings a user draws figures of his own by pyplot; and he presses q in a window that
+shows one frame in 20,000 epochs. Says last what he saw.
 """
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,11 +23,13 @@ import app_logger
 import demo_gan
 
 os.environ["DISPLAY"] = sys.argv[1]  # conftest hides it
+SECONDS = 60  # then the window has not heard the key
 CURVES = {"real": BLACK, "generated": GREEN, "D": RED, "log": GREY}
 
 
-def is_on_screen():
-    command = ["xdotool", "search", "--onlyvisible", "--name", "A generator learns"]
+def is_on_screen(*words):
+    """Return whether the window is there, and do with it what these words say."""
+    command = ["xdotool", "search", "--onlyvisible", "--name", "A generator learns", *words]
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
 
@@ -70,12 +76,47 @@ class Report(keras.callbacks.Callback):
         self.note()
 
 
+class User(keras.callbacks.Callback):
+    """Draws, looks at what is open, and closes all figures."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            plt.plot([0, 1], "b")
+            plt.savefig("own.png")
+            facts["green"] = pixels(opened("own.png"), GREEN)
+        if epoch == 3:
+            facts["figures"] = plt.get_fignums()
+            plt.close("all")
+        if epoch == 5:
+            facts["shown after close"] = is_on_screen()
+
+
+class PressesQ(keras.callbacks.Callback):
+    """Presses q, waits until the window has closed, and lets training go on for a while."""
+
+    sees_weights_every = math.inf
+    end = math.inf
+
+    def __init__(self, window):
+        super().__init__()
+        self.window = window
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1000:
+            is_on_screen("windowraise")
+            subprocess.run(["xdotool", "mousemove", "300", "200", "key", "q"], check=True)
+            self.start = time.monotonic()
+        if epoch > 1000 and self.end == math.inf:
+            facts["seconds"] = time.monotonic() - self.start
+            facts["frames"] = len(self.window.states)
+            if not self.window.is_open or facts["seconds"] > SECONDS:
+                self.end = epoch + 500
+        if epoch == self.end:
+            self.model.stop_training = True
+
+
 def go_on(report):
     pass
-
-
-def stop(report):
-    report.model.stop_training = True
 
 
 def fail(report):
@@ -104,10 +145,18 @@ app_logger.init("INFO")
 plt.style.use("dark_background")
 gan = demo_gan.make_gan()
 samples = demo_gan.make_samples(500, seed=0)
+facts = {}
 trainings = [train(go_on)]
+gan.train(samples, 8, step_per=1, plot=True, callbacks=User())
 demo_gan.LAST_SECONDS = 3600  # it waits for that at the end only
-trainings += [train(stop), train(fail)]
-plt.figure()  # another window is open when ours is closed
+trainings.append(train(fail))
+plt.figure(5)  # another window is open when ours is closed
 plt.show(block=False)
+seconds = demo_gan.FRAME_SECONDS
 trainings.append(train(close))
-print(json.dumps(trainings))
+demo_gan.FRAME_SECONDS = seconds
+look = demo_gan.Look(gan, samples)
+window = demo_gan.Window(look, every=20_000)
+gan.train(samples, 10**6, 5, 1, callbacks=[look, window, PressesQ(window)])
+facts["current"] = plt.gcf().number
+print(json.dumps([*trainings, facts]))

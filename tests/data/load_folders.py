@@ -10,16 +10,11 @@ import pathlib
 import resource
 import sys
 
-from conftest import all_weights, both_optimizers, same, small_gan, steps_taken
+from conftest import all_weights, everything, same, small_gan, steps_taken
 
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def everything(gan):
-    variables = [variable for one in both_optimizers(gan) for variable in one.variables]
-    return all_weights(gan) + [variable.numpy() for variable in variables]
 
 
 gan = small_gan(optimizer="adam")
