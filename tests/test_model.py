@@ -130,9 +130,11 @@ def test_samples_of_several_numbers_train_in_double_precision():
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     gan = small_gan(noise_dim=3, signal_dim=2)
-    train(gan, small_samples(noise_dim=3, signal_dim=2), plot=True)
-    assert gan.train_status["gen_result"][1].shape == (8, 2)
-    assert gan.train_status["gen_result"][1].dtype == "float64"
+    epochs = 100  # so many that not every epoch is looked at
+    train(gan, small_samples(noise_dim=3, signal_dim=2), epoch=epochs, plot=True)
+    results = gan.train_status["gen_result"]
+    assert [result.shape for result in results] == epochs * [(8, 2)]
+    assert results[1].dtype == "float64"
 
 
 @pytest.mark.parametrize("phase", [0, 1], ids=["generator", "discriminator"])
