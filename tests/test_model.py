@@ -716,6 +716,17 @@ def test_a_copy_is_wired_anew_and_draws_no_graphs(gan, tmp_path):
     assert same(before, all_weights(gan))
 
 
+def test_a_copy_that_a_callback_made_can_be_trained(gan):
+    copies = []
+    makes_copies = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: copies.append(copy.deepcopy(gan))
+    )
+    train(gan, callbacks=makes_copies)
+    before = all_weights(copies[0])
+    train(copies[0])
+    assert all(moved(before, all_weights(copies[0])))
+
+
 def test_a_gan_that_is_not_compiled_can_be_copied_too():
     gan = demo_gan.GANModel(1)
     gan.add_gen_layer(layers.Dense(1))
