@@ -1,6 +1,6 @@
 """The article's logger: log lines on stderr, and what failed.
 
-Log records go to stderr as ``[time] LEVEL file:function:line > message``.
+Log records go to stderr as `[time] LEVEL file:function:line > message`.
 """
 
 import logging

@@ -207,8 +207,9 @@ class GANModel:
         train_status: `defaultdict(list)`. Each epoch appends a float to `"dis_loss"`, the mean of
             its updates, and one to `"gen_loss"`. With `plot=True` it also appends the generated
             batch to `"gen_result"`, and D's output on it, `(batch_size, 1)`, to `"dis_result"`.
-        epochs_done: how many epochs of the last training have changed the weights. They are counted
-            when a call into TensorFlow starts.
+        epochs_done: how many epochs of the last training have changed the weights. The epochs of a
+            call into TensorFlow are counted when it starts, so while the callbacks are told of them
+            one by one, this is ahead.
         is_training: whether `train` is running.
     """
 
@@ -298,7 +299,7 @@ class GANModel:
         then one of noise. Returns D's loss, the mean of its updates, and G's.
         """
         # XLA would compile batches[i] anew for every i, so `tf.gather` takes the batches. The shape
-        # of picks fixes K, so `for` costs nothing.
+        # of picks fixes K, unlike the count of `_run_epochs`, so this loop can be a `for`.
         step_per = tf.size(picks) // 2
         dis_loss = tf.zeros((), noise.dtype)
         for step in tf.range(step_per):
@@ -379,31 +380,30 @@ class GANModel:
             epochs_per_call = 1  # to keep what every epoch generated
         picks = np.zeros((epochs_per_call, 2 * step_per + 1), "int32")
         self.epochs_done = 0
-        done = 0
         logs = None
-        with training(self, callback_list):
-            run_epochs = self._traced.compiled_for(noise, real, picks, epochs * step_per)
-            while done < epochs and not self.generator_training_model.stop_training:
-                count = min(epochs_per_call, epochs - done, epochs_until_seen(callback_list, done))
+        with in_training(self, callback_list):
+            run_epochs = self._traced.function_for(noise, real, picks, epochs * step_per)
+            while self.epochs_done < epochs and not self.generator_training_model.stop_training:
+                first = self.epochs_done
+                until_seen = epochs_until_seen(callback_list, first)
+                count = min(epochs_per_call, epochs - first, until_seen)
                 pick_batches(picks[:count], len(noise))
-                # A callback can set the learning rate before the call. When it hears of the later
-                # epochs of the call, they have run.
-                begin_epoch(callback_list, done)
+                begin_epoch(callback_list, first)  # here a callback can set the learning rate
                 self.epochs_done += count
                 results = run_epochs(noise, real, picks, count)
-                for dis_loss, gen_loss in self._record(results, count, plot):
+                losses = self._keep_and_check(results, count, plot)
+                for number, (dis_loss, gen_loss) in enumerate(losses, first):
+                    if number > first:  # it has run already
+                        begin_epoch(callback_list, number)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
-                    end_epoch(callback_list, done, logs)
-                    done += 1
-                    if done < self.epochs_done:
-                        begin_epoch(callback_list, done)
-            if done > 0:
+                    end_epoch(callback_list, number, logs)
+            if self.epochs_done > 0:
                 self.generator.finish()
                 self.discriminator.finish()
             callback_list.on_train_end(logs)
         return history
 
-    def _record(self, results, count, plot):
+    def _keep_and_check(self, results, count, plot):
         """Keep what `_run_epochs` returned, and check it. Returns both losses of each epoch."""
         losses, generated, d_generated, d_real = (tensor.numpy() for tensor in results)
         losses = losses[:count]
@@ -454,15 +454,8 @@ class GANModel:
         vars(self).update(parts, log_dir=None)  # compiling would draw the graphs again
         self.generator = Player(self.generator_model)
         self.discriminator = Player(self.discriminateor_model)
-        for player, compile_model, (flags, optimizer, loss, learned) in (
-            (self.generator, self.compile_generator_model, g_parts),
-            (self.discriminator, self.compile_discriminateor_model, d_parts),
-        ):
-            for weight, flag in zip(player.network.weights, flags):
-                weight.trainable = flag
-            if optimizer is not None:
-                compile_model(optimizer, loss)
-                set_optimizer_state(player, learned)
+        give_parts(self.generator, g_parts, self.compile_generator_model)
+        give_parts(self.discriminator, d_parts, self.compile_discriminateor_model)
         self.log_dir = parts["log_dir"]
 
 
@@ -599,7 +592,7 @@ def all_layers(network):
 def checked_loss(loss):
     """Return a Keras loss, given it or its name. Raise a ValueError if it wants logits."""
     loss = keras.losses.get(loss)
-    # A partial has its settings in `keywords`, a Loss of Keras's in attributes.
+    # A partial has its settings in `keywords`, and a keras Loss as attributes.
     settings = getattr(loss, "keywords", None) or getattr(loss, "__dict__", {})
     if settings.get("from_logits"):
         raise ValueError("loss must take probabilities: D ends in one, so use from_logits=False")
@@ -642,7 +635,8 @@ def checked_rows(sample_list, key, width):
         raise ValueError(f"{wanted}; {bad} of {rows.size} are masked or not finite as {rows.dtype}")
     some = slice(None, None, math.ceil(len(rows) / ROWS_COMPARED))
     exact = np.asarray(values[some], "float64")
-    if (np.std(exact - rows[some], axis=0) > 0.1 * np.std(exact, axis=0)).any():
+    lost = np.std(exact - rows[some], axis=0)
+    if (lost > 0.1 * np.std(exact, axis=0)).any():
         raise ValueError(
             f"{wanted}; rounding to {rows.dtype} changes them by more than a tenth of their "
             "variation: subtract their mean first"
@@ -718,14 +712,14 @@ def end_epoch(callback_list, epoch, logs):
 
 
 @contextmanager
-def training(gan, callback_list):
+def in_training(gan, callback_list):
     """Within this context a GAN is trained.
 
     After an exception `fit` does not call `on_train_end`. Here it is called for callbacks with an
     attribute `hears_every_end`, which have something to save or to close. If an `on_train_end`
     raised the exception, they may hear of the end twice.
     """
-    callback_list.model.stop_training = False
+    gan.generator_training_model.stop_training = False
     gan.is_training = True
     try:
         callback_list.on_train_begin()
@@ -741,7 +735,7 @@ def training(gan, callback_list):
 
 
 def refuse_in_training(gan):
-    """Raise a RuntimeError if a callback changes or trains a GAN that is being trained."""
+    """Raise a RuntimeError if a callback compiles, extends or trains a GAN in its training."""
     if gan.is_training:
         raise RuntimeError("a GAN cannot be compiled, extended or trained while it is trained")
 
@@ -764,18 +758,18 @@ class TracedEpochs:
             tf.TensorSpec((None, None), "int32"),
             tf.TensorSpec((), "int32"),
         ]
-        # TensorFlow warns of a function that is traced again and again. A partial is a function of
-        # its own.
+        # TensorFlow warns if one Python function is traced again and again. A partial is a new
+        # function to it.
         self.plain = tf.function(partial(run_epochs), signature)
-        self.compiled = tf.function(self.plain, signature, autograph=False, jit_compile=True)
+        self.with_xla = tf.function(self.plain, signature, autograph=False, jit_compile=True)
 
-    def compiled_for(self, noise, real, picks, updates):
+    def function_for(self, noise, real, picks, updates):
         """Return the function for a training of so many updates of D. Earlier ones count too."""
         self.updates += updates
         if self.can_use_xla and self.updates >= UPDATES_FOR_XLA:
             try:
-                self.compiled(noise, real, picks, 0)  # compiles, and trains nothing
-                return self.compiled
+                self.with_xla(noise, real, picks, 0)  # compiles, and trains nothing
+                return self.with_xla
             except Exception as error:
                 self.can_use_xla = False
                 LOG.debug(f"XLA cannot compile this GAN, so it runs without: {reason(error)}")
@@ -960,7 +954,8 @@ class ModelFile(collections.namedtuple("ModelFile", "weights state save_id")):
     Attributes:
         weights: arrays, in the order of `network.weights`.
         state: the state of its optimizer. None if there is none that fits.
-        save_id: the name of the save, which is the same in both files. None in other files.
+        save_id: a list with the name of the save, which is the same in both files. None in other
+            files.
     """
 
 
@@ -1010,7 +1005,7 @@ def read_player(player, path):
             reader = NumberReader(file, max_items)
             save_id = reader.attribute(file, "gan_save")
             order = reader.attribute(file, "gan_order")
-            flags = reader.attribute(file, "gan_trainable")
+            flags = reader.attribute(file, "gan_trainable")  # of an older version
             arrays = reader.weights()
             state = reader.optimizer_state()
         if order is None:  # not written by this version
@@ -1030,6 +1025,7 @@ def check_texts(path):
     and then texts, each behind its number and length. Number 0 is the rest of the block.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        left = len(content) // 16  # so many texts have room, as blocks do not overlap
         block = content.find(TEXT_BLOCK)
         while block >= 0:
             (size,) = struct.unpack_from("<Q", content, block + 8)
@@ -1039,7 +1035,8 @@ def check_texts(path):
                 number, length = struct.unpack_from("<H6xQ", content, place)
                 if number > 0:
                     length = 16 + 8 * math.ceil(length / 8)
-                if length < 16:
+                left -= 1
+                if length < 16 or left < 0:
                     raise ValueError("its texts are damaged")
                 place += length
             if place > end or end > len(content):
@@ -1148,9 +1145,10 @@ class NumberReader:
 
 
 def order_by_flags(network, flags):
-    """Return the order of a file that does not tell it.
+    """Return the order of the weights in a file without `gan_order`.
 
-    It is one of plain Keras, or of an older version, which wrote `trainable` of each layer.
+    It follows from what was frozen when the file was written. An older version of this program
+    wrote the flag of each layer; plain Keras wrote none.
     """
     flags_now = [layer.trainable for layer in all_layers(network)]
     if not flags or flags == flags_now:
@@ -1163,15 +1161,20 @@ def order_by_flags(network, flags):
 
 
 def renamed(state, variables):
-    """Return a state under the names of today. An older version counted: Adam_3_momentum."""
-    counted = [re.fullmatch(r"(.+)_(\d+)_([a-z]+)", name) for name in state]
-    if None in counted or len(counted) != len(variables):
+    """Return a state under the names of today, `{}` if it is of another optimizer.
+
+    An older version named a variable by its place in the state: Adam_3_momentum.
+    """
+    pattern = r"(?P<kind>.+)_(?P<place>\d+)_(?P<word>[a-z]+)"
+    old_names = [re.fullmatch(pattern, name) for name in state]
+    if None in old_names or len(old_names) != len(variables):
         return {}
-    counted.sort(key=lambda match: int(match[2]))
-    for match, name in zip(counted, variables):
-        if not (name.startswith(f"{match[1]}_") and name.rstrip("_0123456789").endswith(match[3])):
+    old_names.sort(key=lambda old: int(old["place"]))
+    for old, name in zip(old_names, variables):
+        word = name.rstrip("_0123456789")
+        if not (name.startswith(f"{old['kind']}_") and word.endswith(old["word"])):
             return {}
-    return {name: state[match[0]] for match, name in zip(counted, variables)}
+    return {name: state[old[0]] for old, name in zip(old_names, variables)}
 
 
 def fitted_weights(network, arrays, order):
@@ -1194,7 +1197,7 @@ def fitted_state(player, state):
     found = {name: fitted(state[name], variable) for name, variable in variables.items()}
     for array in found.values():
         if array.dtype.kind == "i" and not 0 <= array.min() <= array.max() < LARGEST_COUNT:
-            raise ValueError(f"its optimizer has taken {array} steps")
+            raise ValueError(f"its count of an optimizer's steps is out of range: {array}")
     return found
 
 
@@ -1204,7 +1207,7 @@ def fitted(array, variable):
     if array.shape != tuple(variable.shape) or array.dtype.kind != dtype.kind:
         raise ValueError(
             f"it has {array.dtype} {array.shape} where {variable.path} needs {dtype} "
-            f"{tuple(variable.shape)}: other layers, or another noise_dim (-n)"
+            f"{tuple(variable.shape)}: other layers, or another noise_dim"
         )
     with np.errstate(over="ignore"):
         found = array.astype(dtype)
@@ -1224,6 +1227,16 @@ def parts_to_copy(player):
     if model is None:
         return flags, None, None, None
     return flags, fresh_copy(model.optimizer), model.loss[0], optimizer_state(player)
+
+
+def give_parts(player, parts, compile_model):
+    """Give a player what `parts_to_copy` returned. `compile_model` compiles it."""
+    flags, optimizer, loss, state = parts
+    for weight, flag in zip(player.network.weights, flags):
+        weight.trainable = flag
+    if optimizer is not None:
+        compile_model(optimizer, loss)
+        set_optimizer_state(player, state)
 
 
 def fresh_copy(optimizer):
@@ -1269,7 +1282,7 @@ STRIP_MARGINS = {"left": 0.13, "right": 0.965, "bottom": 0.06, "top": 0.76}
 ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}  # legends that cover no data
 LEGEND_HEIGHT = 19  # points
 ROOM_FOR_MARKS = 1.05  # how far an axis of shares goes beyond its top
-PLAIN = "{x:.7g}"  # numbers without a power of ten, as precise as float32
+PLAIN = "{x:.7g}"  # numbers as precise as float32, with no common factor beside the axis
 DIGIT_WIDTH = 0.085  # inches
 GREY = "0.6"  # what D and the distance are compared with
 # D's output over the plane. The colour-blind, too, tell magenta from green dots and black dots.
@@ -1294,8 +1307,9 @@ class State(collections.namedtuple("State", "epoch w1 generated d_output")):
     Attributes:
         epoch: number of the epoch, from 1.
         w1: distance of the generated samples from the real ones; see `wasserstein`.
-        generated: for samples of one number, the share of samples in each bin, `(bins,)`;
-            otherwise the two numbers of each sample that the picture shows, `(n, 2)`.
+        generated: what is drawn of the generated samples. For samples of one number it is the share
+            of samples in each bin, `(bins,)`; otherwise it is the two numbers of each sample that
+            the picture shows, `(n, 2)`.
         d_output: D's output at the points of the Measures, `(points,)`.
     """
 
@@ -1326,10 +1340,8 @@ class Measures:
         self.limits = np.stack([low - margin, high + margin], axis=1)
         self.columns = most_varying(real)
         if dim == 1:
-            self.edges = np.linspace(*self.limits[0], BINS + 1)
-            if np.array_equal(real, np.round(real)):
-                self.edges = whole_edges(*self.limits[0])
-                self.limits = self.edges[None, [0, -1]]
+            self.edges = bin_edges(real, *self.limits[0])
+            self.limits = np.array([[self.edges[0], self.edges[-1]]])
             self.centres = (self.edges[:-1] + self.edges[1:]) / 2
             self.real_shares = self.shares(real)
         self.points = real[:1]
@@ -1343,9 +1355,9 @@ class Measures:
     def floor(self):
         """Mean distance of two sets of n real samples. At this distance nothing is left to learn.
 
-        Of n samples drawn from the real ones with replacement, a share p lies below a number, give
-        or take chance: the shares of two sets differ by sqrt(4 * p * (1 - p) / (pi * n)) on
-        average. The distance is the integral of that difference (Vallender, 1974).
+        In a set of n samples drawn from the real ones with replacement, the share that lies below a
+        number varies around p. For two such sets, these shares differ by sqrt(4 * p * (1 - p) / (pi
+        * n)) on average. The distance is the integral of that difference (Vallender, 1974).
         """
         rows = len(self.real)
         below = np.arange(1, rows) / rows
@@ -1385,11 +1397,14 @@ def most_varying(samples):
     return np.sort(chosen)
 
 
-def whole_edges(low, high):
-    """Return the edges of bins for whole numbers. Every bin holds equally many of them.
+def bin_edges(real, low, high):
+    """Return the edges of bins from low to high.
 
-    Otherwise some bins would hold one more than others, and a smooth hump would look like a comb.
+    Of whole numbers every bin holds equally many. Otherwise some bins would hold one more than
+    others, and a smooth hump would look like a comb.
     """
+    if not np.array_equal(real, np.round(real)):
+        return np.linspace(low, high, BINS + 1)
     width = np.ceil((high - low + 2) / BINS)
     return np.arange(np.floor(low) - 0.5, high + width, width)
 
@@ -1460,13 +1475,13 @@ def use_plain_numbers(axes):
     axes.yaxis.set_major_formatter(PLAIN)
 
 
-def add_curve(axes, x, form, label, top=1):
+def add_curve(axes, x, fmt, label, top=1):
     """Add a curve that moves, and its trail. The curve is cut off at the top.
 
-    Returns a function that shows the curve's last values, and the earlier ones as a trail with
-    these alphas.
+    Returns `show(curves, alphas)`, which draws the last curve, and the earlier ones as a trail, one
+    alpha each.
     """
-    (line,) = axes.plot([], [], form, label=label, animated=True)
+    (line,) = axes.plot([], [], fmt, label=label, animated=True)
     trail = LineCollection([], color=line.get_color(), linewidths=0.7, animated=True)
     axes.add_collection(trail, autolim=False)
 
@@ -1487,7 +1502,8 @@ def within_trail(states):
 def top_share(measures, states=()):
     """Return the top of an axis of shares: three times the highest real share, 1 at most.
 
-    Given States, it is no higher than the highest share in them. This is for a still picture.
+    Given States, it is no higher than the highest share in them and in the real samples. This is
+    for a still picture.
     """
     highest = measures.real_shares.max()
     top = min(1, 3 * highest)
@@ -1547,7 +1563,7 @@ def draw_histograms(upper, lower, measures, top):
 
 
 def draw_plane(axes, measures, markersize=1.5):
-    """Draw samples of several numbers: a scatter of two, over D's output if there are no others.
+    """Draw samples of several numbers: a scatter of two and, if there are no others, D's output.
 
     Returns a function that shows the last of some States.
     """
@@ -1639,9 +1655,9 @@ class Picture:
             self._add_distance(grid[:, 1], epochs)
         if measures.dim == 1:
             samples = figure.add_subplot(grid[0, columns])
-            d_output = figure.add_subplot(grid[1, columns], sharex=samples)
+            d_axes = figure.add_subplot(grid[1, columns], sharex=samples)
             top = top_share(measures, within_trail(fit_to))
-            self.show_states = draw_histograms(samples, d_output, measures, top)
+            self.show_states = draw_histograms(samples, d_axes, measures, top)
         else:
             samples = figure.add_subplot(grid[:, columns])
             self.show_states = draw_plane(samples, measures)
@@ -1797,7 +1813,7 @@ HELD = ", held (space: go on, right arrow: next)"
 
 
 class Watcher(keras.callbacks.Callback):
-    """A callback of this project. It hears of every end, and need not see the weights.
+    """A callback of this project. It hears of every end. By default it need not see the weights.
 
     Attributes:
         failure: what the log says if training goes on without it; see `Dispensable`.
@@ -1805,6 +1821,11 @@ class Watcher(keras.callbacks.Callback):
 
     hears_every_end = True
     sees_weights_every = math.inf
+    failure = "a callback failed"
+
+    def is_last(self, epoch):
+        """Return whether an epoch, which counts from 1, is the last one of the training."""
+        return epoch == self.params["epochs"]
 
 
 class Look(Watcher):
@@ -1839,6 +1860,7 @@ class Look(Watcher):
         if every is not None:
             self.every = whole_number("every", every)
         self.sees_weights_every = 1
+        self.traced_outputs = None  # `outputs_at` as a TensorFlow function, during training
         self.is_watching = False
         self.epoch = 0
         self.state = None
@@ -1848,15 +1870,14 @@ class Look(Watcher):
         self.history = []
         self.epoch = 0
         self.state = None
-        # As a TensorFlow function it takes a third of the time.
-        self.outputs_at = tf.function(partial(outputs_at, self.gan), autograph=False)
+        # This takes a third of the time.
+        self.traced_outputs = tf.function(partial(outputs_at, self.gan), autograph=False)
         self.is_watching = True
         self._plan()
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
-        is_last = self.epoch == self.params["epochs"]
-        is_due = is_last or self.epoch % self.sees_weights_every == 0
+        is_due = self.is_last(self.epoch) or self.epoch % self.sees_weights_every == 0
         if is_due and remember(self.history, self.latest()):
             logs["w1"] = self.state.w1  # for the next callbacks, which are given the same logs
             self._plan()
@@ -1867,7 +1888,7 @@ class Look(Watcher):
         finally:
             self.is_watching = False
             # What TensorFlow has traced and Keras has wired cannot be pickled.
-            self.outputs_at = None
+            self.traced_outputs = None
             self.set_model(None)
 
     def latest(self):
@@ -1883,7 +1904,7 @@ class Look(Watcher):
         if self.epoch == 0 or is_ahead or not self.is_watching:
             return None
         try:
-            outputs = self.outputs_at(self.noise, self.measures.points)
+            outputs = self.traced_outputs(self.noise, self.measures.points)
             self.state = self.measures.state(*outputs, self.epoch)
             return self.state
         except Exception as error:
@@ -1900,8 +1921,8 @@ class Look(Watcher):
         new.
         """
         most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
-        by_itself = max(period for period in PERIODS if period <= most)
-        self.sees_weights_every = self.every or by_itself
+        automatic = max(period for period in PERIODS if period <= most)
+        self.sees_weights_every = self.every or automatic
 
 
 def remember(states, state):
@@ -1921,7 +1942,10 @@ def remember(states, state):
 class View(Watcher):
     """Shows a picture of what a Look sees, after every N-th epoch and at the end of training.
 
-    A view stands behind its Look in the list of callbacks. It defines `open`, `show` and `close`.
+    A view stands behind its Look in the list of callbacks. A subclass defines three methods:
+    `open()` makes `picture`, and sets `is_open` if there is a place to show it. `show()` shows
+    `picture`, which has a new State. `close()` gives up the place, and says so in `is_open`; it may
+    be called twice, and without `open`.
 
     Args:
         look: the Look.
@@ -1955,8 +1979,7 @@ class View(Watcher):
     def on_epoch_end(self, epoch, logs=None):
         if self.is_open and not self.look.is_watching:  # it failed, and no State will come
             self.close()
-        is_last = epoch + 1 == self.params["epochs"]
-        if is_last or (epoch + 1) % self.every == 0:
+        if self.is_last(epoch + 1) or (epoch + 1) % self.every == 0:
             self._show_latest()
 
     def on_train_end(self, logs=None):
@@ -2005,7 +2028,7 @@ class Window(View):
         self.canvas = None
         self.is_held = False
         self.wants_next = False
-        self.due = 0.0  # when the frame has stayed long enough
+        self.frame_end = 0.0  # when the frame shown now has had its time
 
     @no_garbage_collection()
     def open(self):
@@ -2022,27 +2045,27 @@ class Window(View):
         self.canvas.manager.set_window_title("A generator learns")
         self.canvas.manager.show()
         self.canvas.flush_events()  # now the window has its size
-        self._show_until(time.perf_counter())  # once
+        self._show_until(time.perf_counter())  # draws it once
 
     @no_garbage_collection()
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        if self.is_open and time.perf_counter() > self.due + FRAME_SECONDS:
-            self.due = time.perf_counter()
+        if self.is_open and time.perf_counter() > self.frame_end + FRAME_SECONDS:
+            self.frame_end = time.perf_counter()
             self.canvas.flush_events()  # between two frames, too, a window can be closed
 
     def show(self):
-        if self.states[-1].epoch == self.params["epochs"]:
+        if self.is_last(self.states[-1].epoch):
             self._draw()  # `close` waits, when all callbacks before this one have ended
             self.canvas.flush_events()
         else:
-            self._show_until(self.due + FRAME_SECONDS)
+            self._show_until(self.frame_end + FRAME_SECONDS)
 
     @no_garbage_collection()
     def close(self):
         try:
-            if self.is_open and self.states and self.states[-1].epoch == self.params["epochs"]:
-                self._show_until(self.due + LAST_SECONDS)
+            if self.is_open and self.states and self.is_last(self.states[-1].epoch):
+                self._show_until(self.frame_end + LAST_SECONDS)
         finally:
             if self.is_open:
                 self.is_open = False
@@ -2052,7 +2075,7 @@ class Window(View):
         self.picture.render()
         self.canvas.blit(self.canvas.figure.bbox)
 
-    def _show_until(self, due):
+    def _show_until(self, end):
         """Show the picture until a time of `time.perf_counter`, and longer while it is held."""
         title = self.picture.title.get_text()
         self.wants_next = False
@@ -2064,9 +2087,9 @@ class Window(View):
                 if self.while_held is not None:
                     self.while_held()
             else:
-                self._wait(min(FRAME_SECONDS, due - time.perf_counter()), title)
-                is_over = time.perf_counter() >= due and not self.is_held
-        self.due = max(due, time.perf_counter())
+                self._wait(min(FRAME_SECONDS, end - time.perf_counter()), title)
+                is_over = time.perf_counter() >= end and not self.is_held
+        self.frame_end = max(end, time.perf_counter())
 
     def _wait(self, seconds, title):
         """Draw the picture with a title, and let the window hear its events for a while."""
@@ -2087,7 +2110,7 @@ class Window(View):
             self.is_open = False
             self.canvas.stop_event_loop()
             message = "the window is closed"
-            if self.look.epoch < self.params["epochs"]:
+            if not self.is_last(self.look.epoch):
                 message += ": training goes on without it, and Ctrl-C ends it"
             LOG.info(message)
 
@@ -2162,7 +2185,10 @@ class Animation(View):
         self.is_open = True
 
     def show(self):
-        self.frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
+        frames = self.frames
+        self.frames = []  # if this fails, half an animation replaces no whole one
+        frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
+        self.frames = frames
 
     def close(self):
         self.is_open = False
@@ -2219,7 +2245,8 @@ class ProgressLine(Watcher):
     """One line that updates on a terminal; elsewhere a log line every tenth of the training.
 
     Args:
-        as_bar: whether it is always the line of Keras's `fit`. Default: False.
+        as_bar: whether it is the progress bar of Keras's `fit` also where there is no terminal.
+            Default: False.
         sliced: prefix of the distance's name. Default: none.
     """
 
@@ -2250,8 +2277,8 @@ class ProgressLine(Watcher):
         if self.bar is not None:
             self.bar.update(self.done, values)
         elif self.done * 10 // epochs > tenth:
-            shown = ", ".join(f"{label} = {value:.4f}" for label, value in values)
-            LOG.info(f"epoch {self.done} of {epochs}: {shown}")
+            numbers = ", ".join(f"{label} = {value:.4g}" for label, value in values)
+            LOG.info(f"epoch {self.done} of {epochs}: {numbers}")
 
     def on_train_end(self, logs=None):
         if self.bar is not None and self.done < self.params["epochs"]:
@@ -2308,7 +2335,7 @@ def with_views(gan, sample_list, callbacks, plot, verbose):
     """Return the callbacks of a user as a list, with those that show the training.
 
     These use the user's Look, if there is one. Otherwise a Look stands first, so that the logs of
-    all have w1. The window stands last, as it waits.
+    all have w1. The window stands behind all others, as it waits.
     """
     callbacks = keras.tree.flatten(callbacks or [])
     if not plot and not verbose:
@@ -2341,26 +2368,28 @@ def with_views(gan, sample_list, callbacks, plot, verbose):
 #
 # During training:
 # - A window, notebook, CSV file or animation that fails is left out: `Dispensable`. A Look that
-#   cannot measure the GAN is left out, too, and its views close: `Look.latest`. What a toolkit
-#   catches itself, it tells in its own way.
-# - No failure are a display that is missing, `window_canvas`, a window that is closed,
-#   `Window._on_close`, and XLA that cannot compile the GAN, `TracedEpochs`.
+#   cannot measure the GAN is left out, too, and its views close: `Look.latest`. An error inside a
+#   toolkit's own event handler is printed by the toolkit, and does not count.
+# - These are no failures: a missing display (`window_canvas`), a closed window
+#   (`Window._on_close`), a GAN that XLA cannot compile (`TracedEpochs`).
 # - Weights that are not finite end it: `check_results`. Too little memory, too: `memory_advice`.
-# - An error of a user's own callback, in the library, goes to the caller of `train`: `training`.
+# - An error of a user's own callback, in the library, goes to the caller of `train`: `in_training`.
 #
 # What is saved at the end:
 # - After a failure of training, after a signal, and on a full disk: `Keeper`, which comes first. So
 #   what is saved is said before what failed. The status after a signal is 128 plus its number, but
 #   1 if something failed, too.
 # - A second Ctrl-C raises KeyboardInterrupt, after a save in hand: `Keeper`. `main` ends with 130.
-# - `kill -9`, or a display that dies, ends the process with no word and no status of ours. The
-#   models of the last save stay, `Keeper.save_when_due`; a save in hand leaves the old files and a
-#   folder `.gan_unfinished_...`, `replacing`.
-# - Of two runs in one folder the last save wins; if their files are mixed, `read_players` says so.
+# - `kill -9`, or a display that dies, ends the process without a message, and with a status that we
+#   do not choose. The models of the last save stay: `Keeper.save_when_due`. A save in progress
+#   leaves the old files and a folder `.gan_unfinished_...`: `replacing`. Between its two renames it
+#   leaves one new file and one old file, and `read_players` says so when they are loaded.
+# - Of two runs in one folder the last save wins.
 # - A picture of the end that cannot be drawn is left out: `run`.
 
 CSV_FILE = "training.csv"
 SAVE_SECONDS = 10  # between two saves during training
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # those that end training; Windows has no SIGHUP
 
 
 def parse_args(argv=None):
@@ -2443,7 +2472,9 @@ def try_places(args):
             if path.name == CSV_FILE:  # written in place, row by row
                 path.open("a").close()
         except OSError as error:
-            raise OSError(f"{flag}: cannot write {path}: {reason(error)}") from error
+            # The text of the error names the file that was tried.
+            why = error.strerror or reason(error)
+            raise OSError(f"{flag}: cannot write {path}: {why}") from error
 
 
 class Keeper(Watcher):
@@ -2453,7 +2484,8 @@ class Keeper(Watcher):
     weights are finite. Otherwise the files stay as they are. A signal ends training when the
     running call into TensorFlow ends. A second Ctrl-C goes to whoever heard Ctrl-C before the
     program, usually Python, which raises a KeyboardInterrupt. One that comes during a save takes
-    effect after it.
+    effect after it. The Keeper saves whatever epoch the weights are of, so no call has to end for
+    it.
 
     Attributes:
         gan: the GANModel to save, every ten seconds and when training ends. None until it is made.
@@ -2463,7 +2495,7 @@ class Keeper(Watcher):
         saved_epoch: the epoch after which the models were saved last. 0 before the first save.
         next_save: when they are saved again, as a time of `time.monotonic`.
         has_ended: whether training has ended, and what is left of it was saved.
-        has_result: whether it left weights that are finite.
+        has_result: whether something can be drawn: `may_save`, and finite weights at the end.
     """
 
     def __init__(self, folder):
@@ -2481,12 +2513,11 @@ class Keeper(Watcher):
     @contextmanager
     def hear_signals(self):
         """Within this context signals end training. Outside the main thread there are none."""
-        is_main_thread = threading.current_thread() is threading.main_thread()
+        numbers = []
+        if threading.current_thread() is threading.main_thread():
+            numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
         try:
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                number = getattr(signal, name, None)
-                if number is None or not is_main_thread:  # Windows has no SIGHUP
-                    continue
+            for number in numbers:
                 # nohup ignores SIGHUP, and so do we then. None is a handler that C code has set.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self.heard_before[number] = signal.signal(number, self._on_signal)
@@ -2510,19 +2541,20 @@ class Keeper(Watcher):
     @contextmanager
     def _uninterrupted(self):
         """Within this context Ctrl-C waits."""
+        if signal.SIGINT not in self.heard_before:
+            yield
+            return
         waiting = []
-        if signal.SIGINT in self.heard_before:
-            signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
+        signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
         try:
             yield
         finally:
-            if signal.SIGINT in self.heard_before:
-                signal.signal(signal.SIGINT, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
             for arguments in waiting:
                 self._on_signal(*arguments)
 
     def on_train_begin(self, logs=None):
-        if self.signals:  # `train` has just forgotten it
+        if self.signals:  # `in_training` has just reset it
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
@@ -2531,9 +2563,9 @@ class Keeper(Watcher):
         self.save_when_due()
 
     def save_when_due(self):
-        """Save what was trained since the last save, every ten seconds."""
-        is_due = time.monotonic() >= self.next_save
-        if self.may_save and is_due and self.gan.epochs_done > self.saved_epoch:
+        """Save what was trained since the last save, every ten seconds until training ends."""
+        is_new = self.gan.epochs_done > self.saved_epoch and not self.has_ended
+        if self.may_save and is_new and time.monotonic() >= self.next_save:
             with self._uninterrupted():
                 try:
                     self.gan.save_model(self.folder)
@@ -2593,7 +2625,8 @@ def run(args):
         look = Look(gan, samples)
         if args.epoch:
             callbacks = list_callbacks(args, keeper, look)
-            with reported("training failed"), memory_advice():  # what was saved is drawn then
+            # A failure is reported, and what was saved is drawn below.
+            with reported("training failed"), memory_advice():
                 gan.train(samples, args.epoch, args.batch_size, args.step_per, callbacks=callbacks)
             if keeper.signals and keeper.may_save and gan.epochs_done < args.epoch:
                 LOG.warning(f"interrupted after {gan.epochs_done} of {args.epoch} epochs")

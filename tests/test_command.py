@@ -755,6 +755,22 @@ def test_models_are_saved_when_the_window_is_held_in_its_last_frame(fast_main, t
     assert saved == [True]
 
 
+def test_last_frame_that_is_held_saves_nothing_again(fast_main, toolkit, saves_always):
+    saves = []
+
+    def hold(count):
+        if count == 1:
+            toolkit.press(" ")
+        elif toolkit.titles[-1].startswith("epoch = 1"):
+            saves.append(Path("models", FILES[1]).stat().st_mtime_ns)
+        if count == 1 or len(saves) == 3:
+            toolkit.press("right")
+
+    toolkit.actions["wait"] = hold
+    fast_main("-e 1 -k 1")
+    assert len(set(saves)) == 1
+
+
 def test_models_are_saved_while_the_window_is_held(fast_main, toolkit, saves_always):
     """What was trained before is then safe, however long the window is held."""
     saves = []

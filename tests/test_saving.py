@@ -108,7 +108,7 @@ def test_a_gan_takes_the_weights_exactly_and_says_nothing(gan, source, caplog):
 def normalizing(center):
     layer = layers.Normalization()
     layer.adapt(NOISE[:, :2] + center)
-    gan = compile_both(uncompiled([layer]), "adam")
+    gan = compile_both(uncompiled([keras.Sequential([layer])]), "adam")
     train_on(gan)  # traced, with the layer's numbers
     return gan
 
@@ -596,6 +596,16 @@ def test_saving_makes_the_folder_leaves_two_files_in_it_and_logs_nothing(gan, tm
     gan.save_model(tmp_path / "new" / "folder")
     assert sorted(os.listdir(tmp_path / "new" / "folder")) == [DISCRIMINATOR, GENERATOR]
     assert not caplog.records
+
+
+def test_a_write_that_fails_in_any_way_names_its_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match=f"{path}: full"), demo_gan.replacing(path) as (file,):
+        file.write_text("half")
+        raise RuntimeError("full")  # as HDF5 says it
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_save_keeps_the_mode_of_the_file_that_it_replaces(gan, tmp_path):

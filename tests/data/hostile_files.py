@@ -90,6 +90,15 @@ def text_without_end(path):
     path.write_bytes(content)
 
 
+def texts_in_texts(path):
+    """A text holds the beginning of a block, whose first text does, and so on, 60,000 times."""
+    count = 60_000
+    with path.open("ab") as file:
+        for number in range(count):
+            left = 32 * (count - number) - 16
+            file.write(struct.pack("<H6xQ8sQ", 1, 16, b"GCOL\1\0\0\0", left))
+
+
 def type_of_types(item, key, make_type):
     kind = h5py.h5t.NATIVE_INT8
     for _ in range(2500):
@@ -229,6 +238,7 @@ KINDS = [
     group_in_itself,
     long_text,
     text_without_end,
+    texts_in_texts,
     lists_in_lists_as_attribute,
     lists_in_lists_as_state,
     arrays_in_arrays,
