@@ -601,9 +601,14 @@ def test_saving_makes_the_folder_leaves_two_files_in_it_and_logs_nothing(gan, tm
 def test_a_write_that_fails_in_any_way_names_its_file_and_leaves_the_old_one(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match=f"{path}: full"), demo_gan.replacing(path) as (file,):
-        file.write_text("half")
-        raise RuntimeError("full")  # as HDF5 says it
+
+    def write_half():
+        with demo_gan.replacing(path) as (file,):
+            file.write_text("half")
+            raise RuntimeError("full")  # as HDF5 says it
+
+    with pytest.raises(OSError, match=f"{path}: full"):
+        write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
