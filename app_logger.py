@@ -9,7 +9,8 @@ from contextlib import contextmanager
 FORMAT = "[%(asctime)s] %(levelname)s %(filename)s:%(funcName)s:%(lineno)d > %(message)s"
 LOG = logging.getLogger("demo_gan")
 REPORTABLE = (Exception, SystemExit)  # the errors that are reported; wx raises SystemExit
-FAILURES = []  # What failed so far. If anything did, the program's exit status is 1.
+# What failed so far. If anything did, the exit status is 1, except after a second Ctrl-C.
+FAILURES = []
 
 _handler = None
 

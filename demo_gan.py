@@ -129,8 +129,8 @@ class Player:
     Attributes:
         network: the network that plays, a Keras model.
         training_model: the compiled Keras model that trains it. None before it is compiled.
-        fresh_state: the state of its optimizer before it has learned, for a file without one; see
-            `optimizer_state`.
+        fresh_state: the state of its optimizer before it has learned. `load_model` uses it if a
+            file has no state that fits.
     """
 
     def __init__(self, network):
@@ -145,7 +145,8 @@ class Player:
             optimizer = fresh_copy(optimizer)
         loss = checked_loss(loss)
         model = keras.Model(inputs, outputs, name=f"{self.network.name}_model")
-        # Keras sets jit_compile to False if a layer does not support XLA. TracedEpochs reads it.
+        # Nothing calls its `fit`: it holds the optimizer and the losses. Keras sets jit_compile to
+        # False if a layer does not support XLA, which TracedEpochs reads.
         model.compile(optimizer, [loss] * len(model.outputs), jit_compile=True)
         # Build it now. Building it inside the traced function would force a second trace.
         model.optimizer.build(self.network.trainable_weights)
@@ -393,7 +394,7 @@ class GANModel:
                 results = run_epochs(noise, real, picks, count)
                 losses = self._keep_and_check(results, count, plot)
                 for number, (dis_loss, gen_loss) in enumerate(losses, first):
-                    if number > first:  # it has run already
+                    if number > first:  # this epoch has run in the call above
                         begin_epoch(callback_list, number)
                     logs = {"dis_loss": dis_loss, "gen_loss": gen_loss}
                     end_epoch(callback_list, number, logs)
@@ -444,6 +445,7 @@ class GANModel:
         self._traced = None  # the numbers of a Normalization layer are constants in it
 
     def __getstate__(self):  # to pickle and to copy
+        # Keras cannot copy training models, so the players are taken apart.
         parts = {**vars(self), "_traced": None, "is_training": False}
         del parts["generator"]
         del parts["discriminator"]
@@ -551,8 +553,8 @@ def check_networks(gan):
             )
         for layer in all_layers(network):
             parts = {id(layer)}
-            # A wrapper has the weights of the layer in it, so weights count, too. Those of a
-            # network count with its layers.
+            # A wrapper has the weights of the layer in it, so weights count, too. The weights of a
+            # network are counted at its layers.
             if not isinstance(layer, keras.Model):
                 parts |= {id(weight) for weight in layer.weights}
             if parts & seen:
@@ -686,7 +688,7 @@ def make_callbacks(gan, epochs, callbacks):
 
 
 def period_of(callback):
-    """Return how many epochs lie between two at which a callback sees the weights."""
+    """Return how many epochs it is from one at which a callback sees the weights to the next."""
     every = getattr(callback, "sees_weights_every", 1)
     if every == math.inf:
         return every
@@ -915,24 +917,30 @@ def optimizer_variables(player):
         return {}
     optimizer = player.training_model.optimizer
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
-    places = {}
-    for place, weight in enumerate(player.network.weights):
-        places[weight.path.replace("/", "_")] = place
     found = {}
     for variable in optimizer.variables:
         if variable.name == "learning_rate":
             continue
-        word = variable.name.rstrip("_0123456789")  # Keras numbers what has no name: variable_2
-        name = f"{kind}_at_{len(found)}_{word}"
-        # Keras calls a slot of the weight dense/kernel dense_kernel_momentum.
-        paths = [path for path in places if variable.name.startswith(f"{path}_")]
-        if paths:
-            path = max(paths, key=len)
-            slot = f"{kind}_{places[path]}{variable.name.removeprefix(path)}"
-            if slot not in found:  # two weights can have one path
-                name = slot
+        slot = slot_of(variable, player.network.weights)
+        name = f"{kind}_{slot}"
+        if slot is None or name in found:  # of no weight, or of the second of two with one path
+            word = variable.name.rstrip("_0123456789")  # Keras numbers what has no name: variable_2
+            name = f"{kind}_at_{len(found)}_{word}"
         found[name] = variable
     return found
+
+
+def slot_of(variable, weights):
+    """Return "2_momentum" for the momentum of `weights[2]`, None for what belongs to no weight.
+
+    Keras calls it dense_kernel_momentum, after the path dense/kernel of the weight.
+    """
+    places = {weight.path.replace("/", "_"): place for place, weight in enumerate(weights)}
+    paths = [path for path in places if variable.name.startswith(f"{path}_")]
+    if not paths:
+        return None
+    path = max(paths, key=len)
+    return f"{places[path]}{variable.name.removeprefix(path)}"
 
 
 def optimizer_state(player):
@@ -941,9 +949,7 @@ def optimizer_state(player):
 
 
 def set_optimizer_state(player, state):
-    """Set the state of a player's optimizer. None makes it as fresh as when it was compiled."""
-    if state is None:
-        state = player.fresh_state
+    """Set the state of a player's optimizer."""
     for name, variable in optimizer_variables(player).items():
         variable.assign(state[name])
 
@@ -953,9 +959,8 @@ class ModelFile(collections.namedtuple("ModelFile", "weights state save_id")):
 
     Attributes:
         weights: arrays, in the order of `network.weights`.
-        state: the state of its optimizer. None if there is none that fits.
-        save_id: a list with the name of the save, which is the same in both files. None in other
-            files.
+        state: the state of its optimizer, `{}` if there is none that fits.
+        save_id: the name of the save, which is the same in both files. None in other files.
     """
 
 
@@ -969,14 +974,14 @@ def read_players(players, folder):
             undo.callback(set_weights, player.network, player.network.get_weights())
             undo.callback(set_optimizer_state, player, optimizer_state(player))
             set_weights(player.network, content.weights)
-            set_optimizer_state(player, content.state)
+            set_optimizer_state(player, content.state or player.fresh_state)
         undo.pop_all()  # keep the new weights
     uncompiled = [player.network.name for player in players if player.training_model is None]
     if uncompiled:
         names = " and ".join(uncompiled)
         LOG.warning(f"the optimizer's state of {names} is not loaded: compile first, then load")
     for player, content in zip(players, contents):
-        if player.training_model is not None and content.state is None:
+        if player.training_model is not None and not content.state:
             LOG.info(f"the optimizer of {player.network.name} starts afresh: no saved state fits")
 
 
@@ -1003,7 +1008,7 @@ def read_player(player, path):
         with h5py.File(path) as file:
             max_items = len(all_layers(network)) + len(network.weights)
             reader = NumberReader(file, max_items)
-            save_id = reader.attribute(file, "gan_save")
+            (save_id,) = reader.attribute(file, "gan_save") or [None]
             order = reader.attribute(file, "gan_order")
             flags = reader.attribute(file, "gan_trainable")  # of an older version
             arrays = reader.weights()
@@ -1025,21 +1030,21 @@ def check_texts(path):
     and then texts, each behind its number and length. Number 0 is the rest of the block.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        left = len(content) // 16  # so many texts have room, as blocks do not overlap
+        texts_left = len(content) // 16  # a text takes 16 bytes or more, and blocks do not overlap
         block = content.find(TEXT_BLOCK)
         while block >= 0:
             (size,) = struct.unpack_from("<Q", content, block + 8)
             end = block + size
             place = block + 16
-            while place + 16 <= end <= len(content):
+            is_damaged = not place <= end <= len(content)
+            while place + 16 <= end and not is_damaged:
                 number, length = struct.unpack_from("<H6xQ", content, place)
                 if number > 0:
                     length = 16 + 8 * math.ceil(length / 8)
-                left -= 1
-                if length < 16 or left < 0:
-                    raise ValueError("its texts are damaged")
                 place += length
-            if place > end or end > len(content):
+                texts_left -= 1
+                is_damaged = length < 16 or place > end or texts_left < 0
+            if is_damaged:
                 raise ValueError("its texts are damaged")
             block = content.find(TEXT_BLOCK, block + 1)
 
@@ -1049,8 +1054,8 @@ class NumberReader:
 
     A crafted file can link to other files, name one array many times, or announce more than it
     holds. So no link is followed, arrays must be stored in full, and all that is read is together
-    no longer than the file. Names are counted when they have been read: if many are one text, they
-    may take that text's length each before they are refused.
+    no longer than the file. Names can only be counted after they are read, so for a moment a file
+    in which many names are one text takes that text's length for each of them.
 
     Args:
         file: the open file.
@@ -1139,7 +1144,8 @@ class NumberReader:
             raise ValueError("it has too many arrays")
         state = {}
         for name in group:
-            if not isinstance(self.find(group, name, object), h5py.Group):
+            found = self.find(group, name, object)  # whatever it is, but not a link
+            if not isinstance(found, h5py.Group):
                 state[name] = self.array(group, name)
         return state
 
@@ -1189,11 +1195,11 @@ def fitted_weights(network, arrays, order):
 
 
 def fitted_state(player, state):
-    """Return a state as a player's optimizer takes it, None if it is of another optimizer."""
+    """Return a state as a player's optimizer takes it, `{}` if it is of another optimizer."""
     variables = optimizer_variables(player)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    if not shapes or shapes != {name: array.shape for name, array in state.items()}:
-        return None
+    if shapes != {name: array.shape for name, array in state.items()}:
+        return {}
     found = {name: fitted(state[name], variable) for name, variable in variables.items()}
     for array in found.values():
         if array.dtype.kind == "i" and not 0 <= array.min() <= array.max() < LARGEST_COUNT:
@@ -1422,8 +1428,10 @@ def wasserstein(a, b):
     mean of the distances along directions all around (Rabin et al., "Wasserstein Barycenter and Its
     Application to Texture Mixing", 2012; Bonneel et al., "Sliced and Radon Wasserstein Barycenters
     of Measures", 2015). It is smaller than the Wasserstein-1 distance: for a shift in the plane by
-    a factor of 2/pi.
+    a factor of 2/pi. Raises a ValueError if the sets are not of one shape.
     """
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"sets must be of one shape, got {np.shape(a)} and {np.shape(b)}")
     return Measures(b).distance(a)
 
 
@@ -1639,6 +1647,11 @@ class Picture:
         figure: an empty figure. Default: a new one.
         fit_to: the States of a still picture. The axis of shares fits the last one and its trail.
             Default: none, the axis is the same for every State.
+
+    Attributes:
+        figure: the figure.
+        measures: the Measures.
+        title: the title, a matplotlib Text.
     """
 
     @own_style()
@@ -1837,14 +1850,14 @@ class Look(Watcher):
     Args:
         gan: a GANModel.
         sample_list: as `GANModel.train` takes it.
-        every: epochs between two looks. Default: None, at most 130 looks, most of them in the
-            beginning.
+        every: epochs from one look to the next. Default: None, at most 130 looks, most of them in
+            the beginning.
 
     Attributes:
         history: the States of the last training, at most `HISTORY`, evenly thinned.
         measures: Measures of the real samples.
         noise: the noise of the generated samples.
-        is_watching: whether a training is going on, and can be measured.
+        is_watching: whether a training is going on, and no look has failed.
         epoch: number of the epoch that ended last.
         state: the last State that was made.
     """
@@ -1862,15 +1875,17 @@ class Look(Watcher):
         self.sees_weights_every = 1
         self.traced_outputs = None  # `outputs_at` as a TensorFlow function, during training
         self.is_watching = False
+        self.error = None
         self.epoch = 0
         self.state = None
         self.history = []
 
     def on_train_begin(self, logs=None):
         self.history = []
+        self.error = None
         self.epoch = 0
         self.state = None
-        # This takes a third of the time.
+        # Traced, a look takes a third of the time.
         self.traced_outputs = tf.function(partial(outputs_at, self.gan), autograph=False)
         self.is_watching = True
         self._plan()
@@ -1881,10 +1896,12 @@ class Look(Watcher):
         if is_due and remember(self.history, self.latest()):
             logs["w1"] = self.state.w1  # for the next callbacks, which are given the same logs
             self._plan()
+        self._raise_error()
 
     def on_train_end(self, logs=None):
         try:
             remember(self.history, self.latest())  # a new State if training was stopped
+            self._raise_error()
         finally:
             self.is_watching = False
             # What TensorFlow has traced and Keras has wired cannot be pickled.
@@ -1894,9 +1911,9 @@ class Look(Watcher):
     def latest(self):
         """Return the State of the epoch that ended last. It is made once, whoever asks first.
 
-        Returns None before the first epoch, after the GAN could not be measured, and while its
-        weights are of a later epoch: one call trains many epochs, of which the callbacks are then
-        told one by one. Raises a RuntimeError if the GAN cannot be measured.
+        Returns None before the first epoch, and while the weights are of a later epoch: one call
+        trains many epochs, of which the callbacks are then told one by one. Also returns None from
+        when the GAN could not be measured. It is the Look itself that raises the error then.
         """
         if self.state is not None and self.state.epoch == self.epoch:
             return self.state
@@ -1911,14 +1928,21 @@ class Look(Watcher):
             self.is_watching = False
             self.sees_weights_every = math.inf
             self.history = []  # it would have a hole from here on
+            self.error = error
+            return None
+
+    def _raise_error(self):
+        """Raise the error of a look, whoever asked for it, once."""
+        error = self.error
+        self.error = None
+        if error is not None:
             raise RuntimeError(f"cannot measure the GAN: {reason(error)}") from error
 
     def _plan(self):
-        """Set how many epochs lie between two looks.
+        """Set how many epochs it is to the next look.
 
-        Only a look changes this: `train` ends a call where it is due. Between two looks the epochs
-        up to the next one may have run already, and an earlier look would see weights that are too
-        new.
+        This is called right after a look. The next call into TensorFlow ends where the next look is
+        due, so to plan an earlier one later would find weights that are too new.
         """
         most = max(1, min(self.params["epochs"] // LOOKS, self.epoch // 5))
         automatic = max(period for period in PERIODS if period <= most)
@@ -1949,7 +1973,7 @@ class View(Watcher):
 
     Args:
         look: the Look.
-        every: epochs between two States that are shown. Default: 1.
+        every: epochs from one State that is shown to the next. Default: 1.
 
     Attributes:
         picture: the Picture.
@@ -1977,10 +2001,10 @@ class View(Watcher):
         self.open()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.is_open and not self.look.is_watching:  # it failed, and no State will come
-            self.close()
         if self.is_last(epoch + 1) or (epoch + 1) % self.every == 0:
             self._show_latest()
+        if self.is_open and not self.look.is_watching:  # it failed, and no State will come
+            self.close()
 
     def on_train_end(self, logs=None):
         try:
@@ -1999,7 +2023,7 @@ def no_garbage_collection():
     """Collect no garbage in this context.
 
     Matplotlib looks at the frames of all threads when a window opens or closes. Python 3.11.7 hangs
-    if it collects what TensorFlow left meanwhile.
+    if it collects TensorFlow's garbage at that moment.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -2029,6 +2053,7 @@ class Window(View):
         self.is_held = False
         self.wants_next = False
         self.frame_end = 0.0  # when the frame shown now has had its time
+        self.events_due = 0.0  # when the window hears its events next, between two frames
 
     @no_garbage_collection()
     def open(self):
@@ -2050,14 +2075,16 @@ class Window(View):
     @no_garbage_collection()
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        if self.is_open and time.perf_counter() > self.frame_end + FRAME_SECONDS:
-            self.frame_end = time.perf_counter()
+        if self.is_open and time.perf_counter() >= self.events_due:
             self.canvas.flush_events()  # between two frames, too, a window can be closed
+            self.events_due = time.perf_counter() + FRAME_SECONDS
 
     def show(self):
         if self.is_last(self.states[-1].epoch):
-            self._draw()  # `close` waits, when all callbacks before this one have ended
+            # `close` shows it longer, when all callbacks before this one have ended.
+            self._draw()
             self.canvas.flush_events()
+            self.frame_end = time.perf_counter()
         else:
             self._show_until(self.frame_end + FRAME_SECONDS)
 
@@ -2141,7 +2168,8 @@ def new_window(canvas_class):
         with own_style(), plt.ioff():
             return canvas_class.new_manager(plt.Figure(SIZE), 0).canvas
     finally:
-        if on_interrupt is not None:  # wx lets Ctrl-C kill the program
+        # wx replaces the handler of Ctrl-C by one that kills the program.
+        if on_interrupt is not None:
             signal.signal(signal.SIGINT, on_interrupt)
 
 
@@ -2166,6 +2194,9 @@ class NotebookCell(View):
 class Animation(View):
     """Writes a GIF file of the training when it ends. The last frame stays for a while.
 
+    If training or a look fails, the file has the frames so far. If a frame cannot be drawn, an old
+    file stays.
+
     Args:
         look: the Look.
         path: the file.
@@ -2185,10 +2216,11 @@ class Animation(View):
         self.is_open = True
 
     def show(self):
-        frames = self.frames
-        self.frames = []  # if this fails, half an animation replaces no whole one
-        frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
-        self.frames = frames
+        try:
+            self.frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
+        except BaseException:
+            self.frames = []  # then `close` writes no file
+            raise
 
     def close(self):
         self.is_open = False
@@ -2264,7 +2296,7 @@ class ProgressLine(Watcher):
 
     def on_epoch_end(self, epoch, logs=None):
         epochs = self.params["epochs"]
-        tenth = self.done * 10 // epochs
+        tenths_before = self.done * 10 // epochs
         self.done = epoch + 1
         values = [(label, logs[key]) for key, label in self.labels.items() if key in logs]
         is_terminal = sys.stdout is not None and sys.stdout.isatty()
@@ -2276,7 +2308,7 @@ class ProgressLine(Watcher):
             )
         if self.bar is not None:
             self.bar.update(self.done, values)
-        elif self.done * 10 // epochs > tenth:
+        elif self.done * 10 // epochs > tenths_before:
             numbers = ", ".join(f"{label} = {value:.4g}" for label, value in values)
             LOG.info(f"epoch {self.done} of {epochs}: {numbers}")
 
@@ -2377,9 +2409,10 @@ def with_views(gan, sample_list, callbacks, plot, verbose):
 #
 # What is saved at the end:
 # - After a failure of training, after a signal, and on a full disk: `Keeper`, which comes first. So
-#   what is saved is said before what failed. The status after a signal is 128 plus its number, but
-#   1 if something failed, too.
-# - A second Ctrl-C raises KeyboardInterrupt, after a save in hand: `Keeper`. `main` ends with 130.
+#   the log says first what was saved, and then what failed. The status after a signal is 128 plus
+#   its number, but 1 if something failed, too.
+# - A second Ctrl-C raises KeyboardInterrupt, after a save in progress: `Keeper`. `main` ends with
+#   130, also if something failed before.
 # - `kill -9`, or a display that dies, ends the process without a message, and with a status that we
 #   do not choose. The models of the last save stay: `Keeper.save_when_due`. A save in progress
 #   leaves the old files and a folder `.gan_unfinished_...`: `replacing`. Between its two renames it
@@ -2472,8 +2505,7 @@ def try_places(args):
             if path.name == CSV_FILE:  # written in place, row by row
                 path.open("a").close()
         except OSError as error:
-            # The text of the error names the file that was tried.
-            why = error.strerror or reason(error)
+            why = error.strerror or reason(error)  # not str(error): it names a temporary file
             raise OSError(f"{flag}: cannot write {path}: {why}") from error
 
 
@@ -2529,7 +2561,7 @@ class Keeper(Watcher):
     def _on_signal(self, number, frame):
         is_second = number == signal.SIGINT and number in self.signals
         self.signals.append(number)
-        if self.model:
+        if self.model is not None:
             self.model.stop_training = True
         # Raise nothing at the first one: TensorFlow swallows an exception while it compiles.
         if is_second:
@@ -2605,10 +2637,13 @@ class Keeper(Watcher):
             why = "weights are not finite"
         elif self.signals:
             why = "the signal came before the first epoch was done"
-        left = "unchanged"
         if self.saved_epoch:
-            left = f"those after epoch {self.saved_epoch}"
-        LOG.warning(f"nothing saved: {why}; the files in {self.folder} are {left}")
+            saved = f"nothing saved at the end: {why}"
+            files = f"those after epoch {self.saved_epoch}"
+        else:
+            saved = f"nothing saved: {why}"
+            files = "unchanged"
+        LOG.warning(f"{saved}; the files in {self.folder} are {files}")
 
 
 def run(args):

@@ -1002,7 +1002,7 @@ def test_divergence_leaves_the_old_models(main, diverging):
 def test_divergence_after_a_save_says_of_which_epoch_the_models_are(main, diverging, saves_always):
     before = contents(diverging)
     err = main("-r -e 60", 1)
-    (epoch,) = re.findall(r"nothing saved: .*finite; .* models .* after epoch (\d+)", err)
+    (epoch,) = re.findall(r"nothing saved .*finite; .* models .* after epoch (\d+)", err)
     last_epoch = re.findall(r"epoch (\d+) of 60", err)[-1]
     assert int(epoch) >= int(last_epoch)
     assert contents(diverging) != before

@@ -181,6 +181,7 @@ def test_last_epoch_of_a_training_that_is_stopped_is_kept_and_shown(gan):
         train(gan, 200, look, album, End(at=65))
         assert epochs_of(look.history) == [110]
         assert epochs_of(album.shown) == [60, 110]
+        assert epochs_of(album.states) == [60, 110]
 
 
 def test_view_before_its_look_is_refused(gan):
@@ -328,8 +329,19 @@ def test_looks_and_views_are_for_whole_numbers_of_epochs(gan, every):
 def test_animation_has_its_frames_and_one_of_the_end(gan, every, frames, tmp_path):
     path = tmp_path / "new folder" / "a.gif"
     look = demo_gan.Look(gan, SAMPLES)
-    train(gan, 60, look, demo_gan.Animation(look, path, every), End(at=20))
-    assert frames_in(path) == frames
+    animation = demo_gan.Animation(look, path, every)
+    for _ in range(2):  # it serves another training
+        train(gan, 60, look, animation, End(at=20))
+        assert frames_in(path) == frames
+
+
+def test_progress_line_tells_each_tenth_of_each_training(gan, caplog):
+    caplog.set_level("INFO")
+    line = demo_gan.ProgressLine()
+    for epochs in (20, 7):
+        train(gan, epochs, line)
+    told = [int(re.match(r"epoch (\d+) of", message)[1]) for message in caplog.messages]
+    assert told == [*range(2, 21, 2), *range(1, 8)]
 
 
 def test_csv_has_a_row_for_each_epoch_and_na_between_the_looks(gan, tmp_path):
