@@ -2403,7 +2403,7 @@ def with_views(gan, sample_list, callbacks, plot, verbose):
 #   cannot measure the GAN is left out, too, and its views close: `Look.latest`. An error inside a
 #   toolkit's own event handler is printed by the toolkit, and does not count.
 # - These are no failures: a missing display (`window_canvas`), a closed window
-#   (`Window._on_close`), a GAN that XLA cannot compile (`TracedEpochs`).
+#   (`Window`), a GAN that XLA cannot compile (`TracedEpochs`).
 # - Weights that are not finite end it: `check_results`. Too little memory, too: `memory_advice`.
 # - An error of a user's own callback, in the library, goes to the caller of `train`: `in_training`.
 #
