@@ -370,7 +370,7 @@ IMPOSSIBLE = {
     "--log_dir.*training.csv": "-log taken_log; -log nowhere",
     "--log_dir.*gan_generator_model.png": "-log taken_graphs",
     "--resume.*typo/gan_generator.h5": "-r -m typo",
-    r"models/gan_generator.h5.*-n\b": "-r -n 1",
+    "models/gan_generator.h5.*noise_dim": "-r -n 1",
     "damaged/gan_generator.h5": "-r -m damaged -log kept",
     "--batch_size.*--noise_dim": "-b 2000000000; -b 1 -n 2000000000",
 }
