@@ -834,7 +834,8 @@ def replacing(*paths):
     The files are written to a fresh folder beside the paths, which are in one folder. The old files
     stay untouched until all new ones are whole and on the disk. A new file has the mode of the old
     one. Whatever goes wrong is an OSError that names the paths: HDF5 and Pillow raise errors of
-    many kinds on a full disk.
+    many kinds on a full disk. A process that is killed leaves its fresh folder, which can be
+    deleted.
     """
     folder = paths[0].parent
     try:
@@ -922,8 +923,9 @@ def optimizer_variables(player):
         if variable.name == "learning_rate":
             continue
         slot = slot_of(variable, player.network.weights)
-        name = f"{kind}_{slot}"
-        if slot is None or name in found:  # of no weight, or of the second of two with one path
+        if slot is not None and f"{kind}_{slot}" not in found:
+            name = f"{kind}_{slot}"
+        else:  # of no weight, or of the second of two with one path
             word = variable.name.rstrip("_0123456789")  # Keras numbers what has no name: variable_2
             name = f"{kind}_at_{len(found)}_{word}"
         found[name] = variable
@@ -960,7 +962,8 @@ class ModelFile(collections.namedtuple("ModelFile", "weights state save_id")):
     Attributes:
         weights: arrays, in the order of `network.weights`.
         state: the state of its optimizer, `{}` if there is none that fits.
-        save_id: the name of the save, which is the same in both files. None in other files.
+        save_id: a hash of all that was saved, the same in both files. None in files that this
+            program did not write.
     """
 
 
@@ -1026,8 +1029,13 @@ def read_player(player, path):
 def check_texts(path):
     """Raise a ValueError if the lengths of texts in an .h5 file are wrong. HDF5 would hang.
 
-    Texts stand in blocks, "global heap collections" in HDF5's file format. A block has its size,
-    and then texts, each behind its number and length. Number 0 is the rest of the block.
+    Texts stand in blocks, which HDF5's file format calls global heap collections:
+
+        block: mark (8 bytes), size of the block (8), then texts
+        text: number (2), not used here (6), length (8), characters up to a multiple of 8 bytes
+
+    The text of number 0 is the rest of the block, and its length includes its own head. A mark that
+    stands in other data by chance can make this refuse a file, but not accept one.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         texts_left = len(content) // 16  # a text takes 16 bytes or more, and blocks do not overlap
@@ -1064,7 +1072,7 @@ class NumberReader:
 
     def __init__(self, file, max_items):
         self.file = file
-        self.left = file.id.get_filesize()
+        self.bytes_left = file.id.get_filesize()
         self.max_items = max_items
 
     def find(self, group, name, kind=h5py.Group):
@@ -1079,10 +1087,10 @@ class NumberReader:
             raise ValueError(f"{name} is a {type(group).__name__}, not a {kind.__name__}")
         return group
 
-    def take(self, size):
-        """Count bytes before they are read."""
-        self.left -= size
-        if self.left < 0:
+    def count_bytes(self, size):
+        """Count bytes that are read, and refuse more than the file has."""
+        self.bytes_left -= size
+        if self.bytes_left < 0:
             raise ValueError("it announces more than it holds")
 
     def array(self, group, name):
@@ -1092,7 +1100,7 @@ class NumberReader:
         is_number = array.id.get_type().get_class() in NUMBERS and array.dtype.itemsize <= 8
         if not is_number or array.chunks or array.external or array.is_virtual:
             raise ValueError(f"{name} does not hold plain numbers that are stored in full")
-        self.take(array.nbytes)
+        self.count_bytes(array.nbytes)
         return array[()]
 
     def attribute(self, item, key):
@@ -1103,13 +1111,14 @@ class NumberReader:
         count = math.prod(found.shape)
         if count == 0:
             return []
-        kind = found.get_type().get_class()
-        if count > self.max_items or kind not in (*NUMBERS, h5py.h5t.STRING):
-            raise ValueError(f"its {key} is not a short list of names or numbers")
-        self.take(found.get_storage_size())
+        if found.get_type().get_class() not in (*NUMBERS, h5py.h5t.STRING):
+            raise ValueError(f"its {key} is not a list of names or numbers")
+        if count > self.max_items:
+            raise ValueError(f"its {key} has {count} entries, too many for these layers")
+        self.count_bytes(found.get_storage_size())
         values = np.ravel(item.attrs[key]).tolist()
         values = [value.decode() if isinstance(value, bytes) else value for value in values]
-        self.take(sum(len(value) for value in values if isinstance(value, str)))
+        self.count_bytes(sum(len(value) for value in values if isinstance(value, str)))
         return values
 
     def names(self, item, key):
@@ -1169,7 +1178,8 @@ def order_by_flags(network, flags):
 def renamed(state, variables):
     """Return a state under the names of today, `{}` if it is of another optimizer.
 
-    An older version named a variable by its place in the state: Adam_3_momentum.
+    An older version named a variable by its place in the state: what was Adam_0_iteration and
+    Adam_1_momentum is Adam_at_0_iteration and Adam_0_momentum today.
     """
     pattern = r"(?P<kind>.+)_(?P<place>\d+)_(?P<word>[a-z]+)"
     old_names = [re.fullmatch(pattern, name) for name in state]
@@ -1180,7 +1190,7 @@ def renamed(state, variables):
         word = name.rstrip("_0123456789")
         if not (name.startswith(f"{old['kind']}_") and word.endswith(old["word"])):
             return {}
-    return {name: state[old[0]] for old, name in zip(old_names, variables)}
+    return {name: state[old.string] for old, name in zip(old_names, variables)}
 
 
 def fitted_weights(network, arrays, order):
@@ -1396,7 +1406,7 @@ def most_varying(samples):
     """
     spread = samples.std(axis=0, dtype="float64")
     chosen = []
-    for _ in spread[:2]:
+    for _ in range(min(2, len(spread))):
         first = np.argmax(spread >= 0.9 * spread.max())
         chosen.append(first)
         spread[first] = -1
@@ -1430,8 +1440,10 @@ def wasserstein(a, b):
     of Measures", 2015). It is smaller than the Wasserstein-1 distance: for a shift in the plane by
     a factor of 2/pi. Raises a ValueError if the sets are not of one shape.
     """
-    if np.shape(a) != np.shape(b):
-        raise ValueError(f"sets must be of one shape, got {np.shape(a)} and {np.shape(b)}")
+    a = np.asarray(a)
+    b = np.asarray(b)
+    if a.shape != b.shape:
+        raise ValueError(f"sets must be of one shape, got {a.shape} and {b.shape}")
     return Measures(b).distance(a)
 
 
@@ -1860,6 +1872,7 @@ class Look(Watcher):
         is_watching: whether a training is going on, and no look has failed.
         epoch: number of the epoch that ended last.
         state: the last State that was made.
+        error: why a look failed, until it is raised.
     """
 
     failure = "the pictures stop here"
@@ -1896,12 +1909,12 @@ class Look(Watcher):
         if is_due and remember(self.history, self.latest()):
             logs["w1"] = self.state.w1  # for the next callbacks, which are given the same logs
             self._plan()
-        self._raise_error()
+        self._raise_pending()
 
     def on_train_end(self, logs=None):
         try:
             remember(self.history, self.latest())  # a new State if training was stopped
-            self._raise_error()
+            self._raise_pending()
         finally:
             self.is_watching = False
             # What TensorFlow has traced and Keras has wired cannot be pickled.
@@ -1928,11 +1941,11 @@ class Look(Watcher):
             self.is_watching = False
             self.sees_weights_every = math.inf
             self.history = []  # it would have a hole from here on
-            self.error = error
+            self.error = error  # a hook of this Look raises it: the view that asked is not to blame
             return None
 
-    def _raise_error(self):
-        """Raise the error of a look, whoever asked for it, once."""
+    def _raise_pending(self):
+        """Raise the error of a look that failed, once."""
         error = self.error
         self.error = None
         if error is not None:
@@ -2040,6 +2053,9 @@ class Window(View):
     The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
     go when it is closed and when training has been stopped.
 
+    A frame has at least `FRAME_SECONDS`, until `frame_end`. It stays until the next one comes, and
+    every `FRAME_SECONDS` from then on the window hears its events.
+
     Args:
         look, every: as of View.
         while_held: a function that is called again and again while the window is held. Default:
@@ -2062,7 +2078,7 @@ class Window(View):
         if canvas_class is None:
             return
         self.canvas = new_window(canvas_class)
-        self.is_open = True
+        self.is_open = True  # from here on `close` has something to close
         self.picture = Picture(self.look.measures, self.params["epochs"], self.canvas.figure)
         self.picture.title.set_text("compiling")
         self.canvas.mpl_connect("key_press_event", self._on_key)
@@ -2080,8 +2096,8 @@ class Window(View):
             self.events_due = time.perf_counter() + FRAME_SECONDS
 
     def show(self):
-        if self.is_last(self.states[-1].epoch):
-            # `close` shows it longer, when all callbacks before this one have ended.
+        if self.is_last(self.states[-1].epoch) or self.model.stop_training:
+            # No frame follows. `close` shows the last epoch longer, as all others have ended then.
             self._draw()
             self.canvas.flush_events()
             self.frame_end = time.perf_counter()
@@ -2106,16 +2122,17 @@ class Window(View):
         """Show the picture until a time of `time.perf_counter`, and longer while it is held."""
         title = self.picture.title.get_text()
         self.wants_next = False
-        is_over = False
-        while not is_over and self.is_open and not self.model.stop_training:
+        while self.is_open and not self.model.stop_training:
             if self.is_held:
                 self._wait(FRAME_SECONDS, title + HELD)
-                is_over = self.wants_next
                 if self.while_held is not None:
                     self.while_held()
+                if self.wants_next:
+                    break
             else:
                 self._wait(min(FRAME_SECONDS, end - time.perf_counter()), title)
-                is_over = time.perf_counter() >= end and not self.is_held
+                if time.perf_counter() >= end and not self.is_held:
+                    break
         self.frame_end = max(end, time.perf_counter())
 
     def _wait(self, seconds, title):
@@ -2148,7 +2165,8 @@ def window_canvas():
         return None
     chosen = matplotlib.get_backend(auto_select=False)
     try:
-        # Load the backend. In a notebook this also makes the user's later plots show.
+        # This loads the backend that pyplot would choose. In a notebook it also makes the user's
+        # later plots show.
         plt.draw_if_interactive()
         canvas_class = backend_registry.load_backend_module(matplotlib.get_backend()).FigureCanvas
     except ImportError:
@@ -2216,9 +2234,12 @@ class Animation(View):
         self.is_open = True
 
     def show(self):
+        self.frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
+
+    def _show_latest(self):
         try:
-            self.frames.append(self.picture.image().quantize(64, Image.Quantize.FASTOCTREE))
-        except BaseException:
+            super()._show_latest()
+        except Exception:
             self.frames = []  # then `close` writes no file
             raise
 
@@ -2287,6 +2308,7 @@ class ProgressLine(Watcher):
     def __init__(self, as_bar=False, sliced=""):
         super().__init__()
         self.bar = None
+        self.done = 0
         self.as_bar = as_bar
         self.labels = {"dis_loss": "dis_loss", "gen_loss": "gen_loss", "w1": f"{sliced}W1"}
 
@@ -2299,18 +2321,24 @@ class ProgressLine(Watcher):
         tenths_before = self.done * 10 // epochs
         self.done = epoch + 1
         values = [(label, logs[key]) for key, label in self.labels.items() if key in logs]
-        is_terminal = sys.stdout is not None and sys.stdout.isatty()
-        if epoch == 0 and (self.as_bar or is_terminal):
+        if epoch == 0:
             # Created after the first epoch, so that its estimate does not include compiling.
-            latest = self.labels.values()  # not averaged
-            self.bar = keras.utils.Progbar(
-                epochs, width=10, stateful_metrics=latest, unit_name="epoch"
-            )
+            self.bar = self._make_bar()
         if self.bar is not None:
             self.bar.update(self.done, values)
         elif self.done * 10 // epochs > tenths_before:
             numbers = ", ".join(f"{label} = {value:.4g}" for label, value in values)
             LOG.info(f"epoch {self.done} of {epochs}: {numbers}")
+
+    def _make_bar(self):
+        """Return a progress bar, None if log lines suit the place better."""
+        is_terminal = sys.stdout is not None and sys.stdout.isatty()
+        if not self.as_bar and not is_terminal:
+            return None
+        latest = self.labels.values()  # not averaged
+        return keras.utils.Progbar(
+            self.params["epochs"], width=10, stateful_metrics=latest, unit_name="epoch"
+        )
 
     def on_train_end(self, logs=None):
         if self.bar is not None and self.done < self.params["epochs"]:
@@ -2340,6 +2368,7 @@ class Dispensable(Watcher):
         return self.callback.sees_weights_every
 
     def on_train_begin(self, logs=None):
+        self.has_failed = False
         self.callback.set_model(self.model)
         self.callback.set_params(self.params)
         self._hand_on("on_train_begin", logs)
@@ -2402,8 +2431,8 @@ def with_views(gan, sample_list, callbacks, plot, verbose):
 # - A window, notebook, CSV file or animation that fails is left out: `Dispensable`. A Look that
 #   cannot measure the GAN is left out, too, and its views close: `Look.latest`. An error inside a
 #   toolkit's own event handler is printed by the toolkit, and does not count.
-# - These are no failures: a missing display (`window_canvas`), a closed window
-#   (`Window`), a GAN that XLA cannot compile (`TracedEpochs`).
+# - These are no failures: a missing display (`window_canvas`), a closed window (`Window`), a GAN
+#   that XLA cannot compile (`TracedEpochs`).
 # - Weights that are not finite end it: `check_results`. Too little memory, too: `memory_advice`.
 # - An error of a user's own callback, in the library, goes to the caller of `train`: `in_training`.
 #
@@ -2517,7 +2546,7 @@ class Keeper(Watcher):
     running call into TensorFlow ends. A second Ctrl-C goes to whoever heard Ctrl-C before the
     program, usually Python, which raises a KeyboardInterrupt. One that comes during a save takes
     effect after it. The Keeper saves whatever epoch the weights are of, so no call has to end for
-    it.
+    it. It serves one training.
 
     Attributes:
         gan: the GANModel to save, every ten seconds and when training ends. None until it is made.
@@ -2632,14 +2661,14 @@ class Keeper(Watcher):
                 LOG.error(f"the models are saved in {folder} instead")
 
     def _say_what_is_left(self):
-        why = "training failed at once"
+        why = "no epoch was finished"
         if self.may_save:
             why = "weights are not finite"
         elif self.signals:
             why = "the signal came before the first epoch was done"
         if self.saved_epoch:
             saved = f"nothing saved at the end: {why}"
-            files = f"those after epoch {self.saved_epoch}"
+            files = f"those after epoch {self.saved_epoch} of this run"
         else:
             saved = f"nothing saved: {why}"
             files = "unchanged"
@@ -2738,7 +2767,8 @@ def main(argv=None):
     try:
         with memory_advice():
             return run(args)
-    except KeyboardInterrupt:  # the second Ctrl-C
+    except KeyboardInterrupt:
+        LOG.warning("ended by a second Ctrl-C")
         return 128 + signal.SIGINT
     except REPORTABLE as error:
         report("the run failed", error)

@@ -283,6 +283,8 @@ def test_a_layer_that_does_not_fit_leaves_the_gan_as_it_was():
     before = all_weights(gan)
     with pytest.raises(ValueError, match="incompatible"):
         gan.add_discr_layer(layers.Conv2D(3, 3))
+    with pytest.raises(ValueError, match="Layer"):
+        gan.add_discr_layer("dense")
     assert same(before, all_weights(gan))
     train(gan)
 

@@ -598,6 +598,12 @@ def test_saving_makes_the_folder_leaves_two_files_in_it_and_logs_nothing(gan, tm
     assert not caplog.records
 
 
+def test_files_of_more_layers_are_told_to_be_of_other_layers(gan, tmp_path):
+    uncompiled([layers.Dense(2) for _ in range(9)]).save_model(tmp_path)
+    with pytest.raises(OSError, match="layers"):
+        gan.load_model(tmp_path)
+
+
 def test_a_write_that_fails_in_any_way_names_its_file_and_leaves_the_old_one(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
