@@ -582,7 +582,7 @@ def test_train_returns_a_history_as_fit_does(gan):
 
 
 def test_a_stop_is_heard_within_some_thousand_rows(gan):
-    train(gan, small_samples(2**12), epoch=20, batch_size=2**12, step_per=8, callbacks=End(at=1))
+    train(gan, small_samples(2**12), epoch=20, batch_size=2**12, step_per=9, callbacks=End(at=1))
     assert len(gan.train_status["gen_loss"]) == 1
 
 

@@ -445,6 +445,15 @@ def test_the_state_of_another_optimizer_leaves_a_fresh_one(adam, caplog):
     train_on(gan)
 
 
+def test_the_state_inside_a_loss_scale_optimizer_is_of_its_kind_too(tmp_path):
+    kinds = [keras.optimizers.AdamW(), keras.optimizers.Adam()]  # their slots have equal names
+    gans = [compile_both(uncompiled(), keras.optimizers.LossScaleOptimizer(kind)) for kind in kinds]
+    train_on(gans[0])
+    gans[0].save_model(tmp_path)
+    gans[1].load_model(tmp_path)
+    assert steps_taken(gans[1]) == [0, 0]
+
+
 def test_a_state_that_is_not_finite_is_left_out_of_a_save_and_that_is_told(tmp_path, caplog):
     gan = compile_both(uncompiled(), "adam")
     train_on(gan)
