@@ -874,8 +874,8 @@ def write_players(players, folder):
     paths = [folder / name for name in MODEL_FILES]
     with quiet(), replacing(*paths) as files:
         for player, state, file in zip(players, states, files):
-            # On a full disk HDF5 would crash, and Python raises an OSError. So try the space first,
-            # with random bytes, because zeros take none on disks that compress.
+            # On a full disk HDF5 would crash, and Python raises an OSError. So try whether there is
+            # room, with random bytes, because zeros take none on disks that compress.
             file.write_bytes(os.urandom(size))
             player.network.save(file)  # starts the file anew
             with h5py.File(file, "r+") as opened:
@@ -912,7 +912,8 @@ def optimizer_variables(player):
 
     A name has the class of the optimizer, so that the state of another kind does not fit.
     `Adam_2_momentum` belongs to `network.weights[2]`. `Adam_at_0_iteration` is the first one, and
-    belongs to no weight. Before compiling there are none.
+    belongs to no weight; the slots of a second weight of one path are named like that, too. Before
+    compiling there are none.
     """
     if player.training_model is None:
         return {}
@@ -1205,7 +1206,10 @@ def fitted_weights(network, arrays, order):
 
 
 def fitted_state(player, state):
-    """Return a state as a player's optimizer takes it, `{}` if it is of another optimizer."""
+    """Return a state as a player's optimizer takes it, `{}` if it is of another optimizer.
+
+    Raises a ValueError if a number in it cannot be used.
+    """
     variables = optimizer_variables(player)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if shapes != {name: array.shape for name, array in state.items()}:
@@ -1261,7 +1265,7 @@ def fresh_copy(optimizer):
     Raises a ValueError if Keras cannot copy it.
     """
     try:
-        with quiet():  # Keras warns that it does not copy the state
+        with quiet():  # Keras warns that it does not copy the slots
             copied = copy.deepcopy(optimizer)
     except Exception as error:
         raise ValueError(
@@ -2035,8 +2039,8 @@ class View(Watcher):
 def no_garbage_collection():
     """Collect no garbage in this context.
 
-    Matplotlib looks at the frames of all threads when a window opens or closes. Python 3.11.7 hangs
-    if it collects TensorFlow's garbage at that moment.
+    Matplotlib looks at the frames of all threads when a window opens or closes, which can also be
+    while it is held. Python 3.11.7 hangs if it collects TensorFlow's garbage at that moment.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -2053,8 +2057,9 @@ class Window(View):
     The space bar holds it and lets it go; the right arrow lets it go for one frame. It is also let
     go when it is closed and when training has been stopped.
 
-    A frame has at least `FRAME_SECONDS`, until `frame_end`. It stays until the next one comes, and
-    every `FRAME_SECONDS` from then on the window hears its events.
+    A frame is shown until `frame_end`, `FRAME_SECONDS` after that of the frame before. If it comes
+    later, the next one may follow at once. Between two frames the window hears its events every
+    `FRAME_SECONDS`.
 
     Args:
         look, every: as of View.
@@ -2146,7 +2151,7 @@ class Window(View):
             self.is_held = not self.is_held
         elif event.key == "right":
             self.wants_next = self.is_held
-        elif event.key in plt.rcParams["keymap.quit"]:
+        elif event.key in plt.rcParams["keymap.quit"]:  # matplotlib closes pyplot's windows only
             self.canvas.manager.destroy()
 
     def _on_close(self, event):
