@@ -28,6 +28,7 @@ import tensorflow as tf
 from conftest import (
     DATA,
     LIMIT,
+    SAMPLES,
     all_weights,
     assert_close,
     contents,
@@ -35,6 +36,7 @@ from conftest import (
     limit_files,
     needs,
     same,
+    small_gan,
     start,
     start_demo,
     virtual_display,
@@ -804,6 +806,24 @@ def test_space_holds_the_window_and_right_shows_one_more(fast_main, toolkit):
     first, second, third = dict.fromkeys(re.findall("epoch = (\\d+)", "".join(held)))
     assert int(third) == int(second) + 1 == int(first) + 2
     assert toolkit.titles[-1] == "epoch = 10"
+
+
+def test_window_that_was_held_is_free_in_the_next_training(toolkit):
+    gan = small_gan()
+    look = demo_gan.Look(gan, SAMPLES)
+    window = demo_gan.Window(look)
+
+    def hold_and_stop(count):
+        if count == 3:
+            toolkit.press(" ")
+        if count == 6:
+            gan.generator_training_model.stop_training = True
+
+    toolkit.actions["wait"] = hold_and_stop
+    first = gan.train(SAMPLES, 9, batch_size=8, callbacks=[look, window])
+    second = gan.train(SAMPLES, 9, batch_size=8, callbacks=[look, window])
+    assert len(first.epoch) < 9
+    assert len(second.epoch) == 9
 
 
 def test_right_arrow_means_nothing_before_the_window_is_held(fast_main, toolkit):
