@@ -690,6 +690,14 @@ def test_a_copy_says_that_all_weights_decay(copied, biases_decay, caplog):
     assert sum("decays all weights" in line for line in caplog.messages) == 2 * biases_decay
 
 
+def test_a_copy_says_that_all_weights_decay_also_where_the_loss_is_scaled(caplog):
+    gan = gan_with()
+    gan.compile_generator_model(optimizers.LossScaleOptimizer(optimizers.AdamW()))
+    assert "decays all weights" not in caplog.text
+    pickled(gan)
+    assert "decays all weights" in caplog.text
+
+
 def test_an_optimizer_that_keras_cannot_copy_is_for_one_model_and_stays_as_it_is():
     gan = gan_with()
     optimizer = optimizers.SGD(Unknown())
