@@ -626,3 +626,12 @@ def test_graph_without_graphviz_is_reported_with_its_path_once(seen, tmp_path, m
     assert message.count(str(tmp_path)) == 1
     assert "cannot write" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_still_picture_has_room_for_real_samples_that_are_higher_than_all_generated_ones():
+    rng = np.random.default_rng(0)
+    measures = demo_gan.Measures(rng.standard_normal((3200, 1)))
+    wide = measures.state(rng.uniform(-4, 4, (3200, 1)), np.zeros((len(measures.points), 1)))
+    axes = demo_gan.Picture(measures, fit_to=[wide]).figure.axes
+    (samples,) = [item for item in axes if item.get_ylabel() == "share of samples"]
+    assert samples.get_ylim()[1] >= measures.real_shares.max()
