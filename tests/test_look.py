@@ -44,6 +44,7 @@ from images import (
     opened,
     pixels,
 )
+from PIL import Image
 
 import demo_gan
 
@@ -333,6 +334,18 @@ def test_animation_has_its_frames_and_one_of_the_end(gan, every, frames, tmp_pat
     for _ in range(2):  # it serves another training
         train(gan, 60, look, animation, End(at=20))
         assert frames_in(path) == frames
+
+
+def test_animation_that_fails_replaces_no_older_one(gan, tmp_path, monkeypatch, caplog):
+    path = tmp_path / "a.gif"
+    path.write_text("of the run before")
+    look = demo_gan.Look(gan, SAMPLES)
+    animation = demo_gan.Animation(look, path)
+    images = [Image.new("RGB", (8, 8)), OSError("broken")]
+    monkeypatch.setattr(demo_gan.Picture, "image", mock.Mock(side_effect=images))
+    train(gan, 9, look, demo_gan.Dispensable(animation))
+    assert path.read_text() == "of the run before"
+    assert caplog.messages == [f"{path} failed: broken"]
 
 
 def test_progress_line_tells_each_tenth_of_each_training(gan, caplog):
