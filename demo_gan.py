@@ -919,11 +919,14 @@ def optimizer_variables(player):
         return {}
     optimizer = player.training_model.optimizer
     kind = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    places = {}
+    for place, weight in enumerate(player.network.weights):
+        places[weight.path.replace("/", "_")] = place
     found = {}
     for variable in optimizer.variables:
         if variable.name == "learning_rate":
             continue
-        slot = slot_of(variable, player.network.weights)
+        slot = slot_of(variable, places)
         if slot is not None and f"{kind}_{slot}" not in found:
             name = f"{kind}_{slot}"
         else:  # of no weight, or of the second of two with one path
@@ -933,12 +936,12 @@ def optimizer_variables(player):
     return found
 
 
-def slot_of(variable, weights):
-    """Return "2_momentum" for the momentum of `weights[2]`, None for what belongs to no weight.
+def slot_of(variable, places):
+    """Return "2_momentum" for the momentum of weight 2, None for what belongs to no weight.
 
-    Keras calls it dense_kernel_momentum, after the path dense/kernel of the weight.
+    Keras calls it dense_kernel_momentum, after the path dense/kernel of the weight. `places` has
+    the numbers of the weights by their paths, such as dense_kernel.
     """
-    places = {weight.path.replace("/", "_"): place for place, weight in enumerate(weights)}
     paths = [path for path in places if variable.name.startswith(f"{path}_")]
     if not paths:
         return None
